@@ -71,6 +71,16 @@ class Question(Record):
     evidence: tuple[str, ...] = ()
 
 
+class RejectedRow(Record):
+    """Something of a dataset that was not taken over, and why: a line of 1_data/rejected.jsonl."""
+
+    kind: Literal["session", "turn", "fact", "question", "evidence"]
+    id: str  # of the conversation, turn or question it stood in
+    field: str
+    value: str
+    reason: str
+
+
 class Splits(Record):
     """Which conversations train, which choose checkpoints, which are only ever scored."""
 
@@ -80,7 +90,10 @@ class Splits(Record):
 
 
 class Dataset(Record):
-    """A whole dataset in memory. `licence_notice` is printed and written into the model card when not empty."""
+    """A whole dataset in memory. `licence_notice` is printed and written into the model card when not empty.
+
+    `left_out` is what its loader did not take over; validation adds the rows that a suite tolerates but removes.
+    """
 
     name: str
     sha256: str
@@ -88,3 +101,4 @@ class Dataset(Record):
     conversations: tuple[Conversation, ...]
     questions: tuple[Question, ...]
     splits: Splits
+    left_out: tuple[RejectedRow, ...] = ()
