@@ -1,0 +1,161 @@
+"""Writes the training examples of a run: stage files in, `3_examples/<agent>/examples.jsonl` out."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from memr1.agents.answer_agent import retrieve_for_question
+from memr1.agents.bank_builder import build_banks
+from memr1.agents.fact_extractor import FactExtractor, build_extractor
+from memr1.agents.pair import build_pair
+from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
+from memr1.bank.bank import BankStore
+from memr1.bank.embedding import Embedder
+from memr1.bank.in_memory import InMemoryBank, InMemoryStore
+from memr1.bank.operation import JournalRecord, Source
+from memr1.config import RunConfig
+from memr1.data.conversation import Conversation, Dataset, Question, Session, Turn
+from memr1.data.stored import read_dataset
+from memr1.data.validation import validate_rows
+from memr1.errors import TrainingError
+from memr1.records import read_jsonl, write_jsonl
+from memr1.rl.examples import (
+    AnswerExample,
+    LinkedQuestion,
+    ManagerExample,
+    bank_at,
+    banks_before_turns,
+    choose_answer_examples,
+    choose_manager_examples,
+    link_questions,
+    retention_questions,
+)
+from memr1.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder) -> int:
+    """Write the Memory Manager's examples from the bank of stage 2; return their number."""
+    dataset = read_dataset(run)
+    extractor = build_extractor(config.extraction)
+    journals: dict[str, list[JournalRecord]] = {}
+    for record in read_jsonl(run.bank / "operations.jsonl", JournalRecord):
+        journals.setdefault(record.scope, []).append(record)
+    examples = [
+        example
+        for conversation in training_conversations(dataset)
+        for example in _manager_examples(
+            conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), extractor, embedder, config
+        )
+    ]
+    chosen = choose_manager_examples(examples, config.training.max_examples, config.seed)
+    return _write(run.examples("memory_manager"), chosen)
+
+
+def write_answer_examples(
+    run: RunDir, config: RunConfig, embedder: Embedder, on_step: Callable[[int, int], None] | None = None
+) -> int:
+    """Let the *trained* Manager build the training conversations' banks, then write the Answer Agent's examples."""
+    dataset = read_dataset(run)
+    folder = run.examples("answer_agent")
+    pair = build_pair(config, {"memory_manager": run.model("memory_manager"), "answer_agent": None})
+    store = InMemoryStore(embedder, folder / "bank")
+    build_banks(
+        training_conversations(dataset),
+        pair.manager,
+        pair.extractor,
+        store,
+        entries_per_turn=config.retrieval.entries_per_turn,
+        embedder=embedder,
+        on_step=on_step,
+    )
+    examples = [
+        _answer_example(question, conversation, store, config)
+        for conversation in training_conversations(dataset)
+        for question in questions_of(dataset, conversation)
+    ]
+    store.close()
+    return _write(folder, choose_answer_examples(examples, config.training.max_examples, config.seed))
+
+
+def training_conversations(dataset: Dataset) -> list[Conversation]:
+    """The conversations of the training split, in the split's order."""
+    by_id = {conversation.id: conversation for conversation in dataset.conversations}
+    return [by_id[key] for key in dataset.splits.train]
+
+
+def questions_of(dataset: Dataset, conversation: Conversation) -> list[Question]:
+    """The questions about one conversation."""
+    return [question for question in dataset.questions if question.conversation_id == conversation.id]
+
+
+def _manager_examples(
+    conversation: Conversation,
+    questions: list[Question],
+    journal: list[JournalRecord],
+    extractor: FactExtractor,
+    embedder: Embedder,
+    config: RunConfig,
+) -> Iterator[ManagerExample]:
+    before = banks_before_turns(journal)
+    linked = link_questions(questions)
+    turns = [(session, turn) for session, turn in conversation.turns() if turn.id in before]
+    facts = extractor.extract([(conversation, session, turn) for session, turn in turns])
+    earlier: set[str] = set()
+    for (session, turn), found in zip(turns, facts, strict=True):
+        texts = [fact.text for fact in found]
+        yield _manager_example(conversation, session, turn, texts, before[turn.id], journal, linked, earlier, embedder, config)
+        earlier.add(turn.id)
+
+
+def _manager_example(
+    conversation: Conversation,
+    session: Session,
+    turn: Turn,
+    facts: list[str],
+    sequence: int,
+    journal: list[JournalRecord],
+    linked: dict[str, list[LinkedQuestion]],
+    earlier: set[str],
+    embedder: Embedder,
+    config: RunConfig,
+) -> ManagerExample:
+    bank = InMemoryBank(conversation.id, embedder, entries=bank_at(journal, conversation.id, sequence))
+    shown = bank.retrieve("\n".join(facts), speaker=turn.speaker, limit=config.retrieval.entries_per_turn)
+    return ManagerExample(
+        id=f"{conversation.id}/{turn.id}",
+        prompt=render_manager_prompt(config.memory_manager.prompt, shown, facts),
+        scope=conversation.id,
+        source=Source(turn_id=turn.id, speaker=turn.speaker, time=session.time, policy="rollout"),
+        bank_sequence=sequence,
+        shown=tuple(entry.id for entry in shown),
+        questions=tuple(linked.get(turn.id, ())),
+        retention=retention_questions(linked, earlier, shown),
+    )
+
+
+def _answer_example(
+    question: Question, conversation: Conversation, store: BankStore, config: RunConfig
+) -> AnswerExample:
+    bank = store.bank(conversation.id)
+    limit = config.retrieval.entries_per_speaker
+    memories = retrieve_for_question(bank, question.text, conversation.speakers, limit)
+    return AnswerExample(
+        id=question.id,
+        prompt=render_answer_prompt(config.answer_agent.prompt, memories, question.text),
+        answer=question.answer,
+        category=question.category,
+        memories=tuple(entry.id for entry in memories),
+    )
+
+
+def _write(folder: Path, examples: list[ManagerExample] | list[AnswerExample]) -> int:
+    if not examples:
+        raise TrainingError(
+            f"no training example for {folder.name}: no question of the training split can be linked to a turn. "
+            "Give questions evidence turn ids, or train on other conversations."
+        )
+    rows = [{"id": item.id, "prompt": item.prompt} for item in examples]
+    validate_rows("training_examples", rows, folder / "validation.json")
+    return write_jsonl(folder / "examples.jsonl", examples)
