@@ -36,7 +36,13 @@ class SharedPromptGrpo(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
                 share_prompts(plain.get_base_model() if isinstance(plain, PeftModel) else plain)
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         shared = partial(model, shared_prompt_tokens=input_ids.size(1) - logits_to_keep)
         return super()._get_per_token_logps_and_entropies(

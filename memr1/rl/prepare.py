@@ -46,7 +46,12 @@ def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder) -
         example
         for conversation in training_conversations(dataset)
         for example in _manager_examples(
-            conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), extractor, embedder, config
+            conversation,
+            questions_of(dataset, conversation),
+            journals.get(conversation.id, []),
+            extractor,
+            embedder,
+            config,
         )
     ]
     chosen = choose_manager_examples(examples, config.training.max_examples, config.seed)
@@ -105,7 +110,9 @@ def _manager_examples(
     earlier: set[str] = set()
     for (session, turn), found in zip(turns, facts, strict=True):
         texts = [fact.text for fact in found]
-        yield _manager_example(conversation, session, turn, texts, before[turn.id], journal, linked, earlier, embedder, config)
+        yield _manager_example(
+            conversation, session, turn, texts, before[turn.id], journal, linked, earlier, embedder, config
+        )
         earlier.add(turn.id)
 
 

@@ -6,11 +6,11 @@ group mostly agree with one another.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from memr1.agents.answer_agent import AnswerAgent, AnswerRequest, retrieve_for_question
 from memr1.agents.parsing import ParseFailure, parse_answer, parse_operations
-from memr1.bank.bank import apply_operation
+from memr1.bank.bank import record_operations
 from memr1.bank.embedding import Embedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank
@@ -39,15 +39,17 @@ class ManagerReward:
         self,
         examples: Iterable[ManagerExample],
         banks: Mapping[str, Sequence[MemoryEntry]],
+        speakers: Mapping[str, Sequence[str]],
         answer_agent: AnswerAgent,
         embedder: Embedder,
         retrieval: RetrievalConfig,
         reward: RewardName,
         max_retention: int,
     ) -> None:
-        """`banks` maps an example's id to the whole bank before its turn."""
+        """`banks` maps an example's id to the whole bank before its turn, `speakers` a scope to who speaks in it."""
         self._examples = {example.id: example for example in examples}
         self._banks = banks
+        self._speakers = speakers
         self._answer_agent = answer_agent
         self._embedder = embedder
         self._retrieval = retrieval
@@ -60,7 +62,9 @@ class ManagerReward:
         """One reward per completion: None where nothing can be asked, 0 where the output does not parse."""
         parsed = [self._parse(key, text) for key, text in zip(example_id, completions, strict=True)]
         _log_operations(parsed, log_metric)
-        outcomes = {(key, ops) for key, ops in zip(example_id, parsed, strict=True) if not isinstance(ops, ParseFailure)}
+        outcomes = {
+            (key, ops) for key, ops in zip(example_id, parsed, strict=True) if not isinstance(ops, ParseFailure)
+        }
         scores = self._score(sorted(outcomes, key=repr))
         return [
             (0.0 if self._examples[key].questions else None)
@@ -99,16 +103,17 @@ class ManagerReward:
         texts += [question.text for questions in asked.values() for question in questions]
         self._embedder.embed(list(dict.fromkeys(texts)))
 
-    def _requests(self, outcome: Outcome, questions: Sequence[LinkedQuestion]) -> Iterable[AnswerRequest]:
+    def _requests(self, outcome: Outcome, questions: Sequence[LinkedQuestion]) -> Iterator[AnswerRequest]:
         key, operations = outcome
-        source = self._examples[key].source
-        entries: Sequence[MemoryEntry] = self._banks[key]
-        for number, operation in enumerate(operations, self._examples[key].bank_sequence + 1):
-            entries = apply_operation(entries, operation, source, scope=self._examples[key].scope, sequence=number)
-        bank = InMemoryBank(self._examples[key].scope, self._embedder, entries=entries)
-        speakers = list(dict.fromkeys(entry.speaker for entry in entries))
+        example = self._examples[key]
+        entries, _ = record_operations(
+            self._banks[key], operations, example.source, scope=example.scope, sequence=example.bank_sequence + 1
+        )
+        bank = InMemoryBank(example.scope, self._embedder, entries=entries)
         for question in questions:
-            memories = retrieve_for_question(bank, question.text, speakers, self._retrieval.entries_per_speaker)
+            memories = retrieve_for_question(
+                bank, question.text, self._speakers[example.scope], self._retrieval.entries_per_speaker
+            )
             yield AnswerRequest(question_id=question.id, question=question.text, memories=tuple(memories))
 
 

@@ -71,7 +71,10 @@ def _prompt_cache(model: PreTrainedModel, prompts: torch.Tensor, mask: torch.Ten
     distinct, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
     cache = DynamicCache(config=model.config)
     model.base_model(
-        input_ids=distinct[..., 0], attention_mask=distinct[..., 1].to(mask.dtype), past_key_values=cache, use_cache=True
+        input_ids=distinct[..., 0],
+        attention_mask=distinct[..., 1].to(mask.dtype),
+        past_key_values=cache,
+        use_cache=True,
     )
     cache.batch_select_indices(row_of)
     return cache

@@ -76,6 +76,7 @@ def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-de
     from memr1.agents.generators import build_generator
     from memr1.bank.embedding import build_embedder
     from memr1.bank.operation import JournalRecord
+    from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
     from memr1.rl.rollout import ManagerReward
 
@@ -87,6 +88,7 @@ def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-de
     reward = ManagerReward(
         examples,
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
+        {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
         AnswerAgent(build_generator(settings.generator, "answer_agent"), settings.prompt, settings.max_new_tokens),
         build_embedder(None),
         config.retrieval,
@@ -101,9 +103,7 @@ def _answer_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-def
     from memr1.rl.rollout import AnswerReward
 
     examples = list(read_jsonl(run.examples("answer_agent") / "examples.jsonl", AnswerExample))
-    return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(
-        examples, config.training.reward
-    )
+    return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(examples, config.training.reward)
 
 
 def _join_process_group() -> None:

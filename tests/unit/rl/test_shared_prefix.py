@@ -1,0 +1,94 @@
+"""Sharing a prompt among its completions changes the cost of a step and nothing else."""
+
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
+
+from memr1.rl.shared_prefix import share_prompts
+
+PROMPT_TOKENS, COMPLETION_TOKENS = 12, 5
+
+
+def tiny_model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+    )
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():  # decisive logits: near-ties would flip on rounding and say nothing about sharing
+        model.lm_head.weight.mul_(60)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    return model
+
+
+def rollout_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three left-padded prompts with four completions each, rows shuffled as TRL shuffles them."""
+    torch.manual_seed(1)
+    prompts = torch.randint(2, 60, (3, PROMPT_TOKENS))
+    mask = torch.ones_like(prompts)
+    for row, padding in enumerate((0, 3, 7)):
+        mask[row, :padding], prompts[row, :padding] = 0, 0
+    order = torch.randperm(12)
+    prompts, mask = prompts.repeat_interleave(4, 0)[order], mask.repeat_interleave(4, 0)[order]
+    completions = torch.randint(2, 60, (12, COMPLETION_TOKENS))
+    return torch.cat([prompts, completions], 1), torch.cat([mask, torch.ones_like(completions)], 1)
+
+
+def log_probs_and_gradients(model: Qwen2ForCausalLM, **sharing: int) -> tuple[torch.Tensor, torch.Tensor]:
+    input_ids, mask = rollout_batch()
+    labels = input_ids.masked_fill(mask == 0, -100)
+    labels[:, :PROMPT_TOKENS] = -100
+    model.zero_grad()
+    output = model(input_ids=input_ids, attention_mask=mask, labels=labels, fused_lm_head=True, **sharing)
+    log_probs = output.log_probs[:, -COMPLETION_TOKENS:]
+    (log_probs * torch.linspace(-1, 1, 12)[:, None]).sum().backward()
+    gradients = [weights.grad.flatten() for weights in model.parameters() if weights.grad is not None]
+    return log_probs.detach(), torch.cat(gradients)
+
+
+def test_shared_prompts_give_the_same_log_probabilities_and_gradients() -> None:
+    model = tiny_model()
+    stock_values, stock_gradients = log_probs_and_gradients(model)
+    share_prompts(model)
+    values, gradients = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
+    assert torch.allclose(values, stock_values, atol=1e-4)
+    assert (gradients - stock_gradients).norm() / stock_gradients.norm() < 1e-5
+
+
+def test_shared_prompts_run_fewer_tokens_through_the_model() -> None:
+    model = tiny_model()
+    share_prompts(model)
+    seen: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0] * args[0].shape[1]))
+    log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
+    assert seen == [3 * (PROMPT_TOKENS - 1), 12 * (COMPLETION_TOKENS + 1)]
+
+
+def test_generation_with_shared_prompts_continues_every_row_as_before() -> None:
+    model = tiny_model().eval()
+    input_ids, mask = (tensor[:, :PROMPT_TOKENS] for tensor in rollout_batch())
+    greedy = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=1)
+    stock = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=greedy)
+    share_prompts(model)
+    shared = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=greedy)
+    assert torch.equal(shared, stock)
+
+
+def test_gradient_checkpointing_falls_back_to_the_stock_path() -> None:
+    model = tiny_model()
+    stock_values, _ = log_probs_and_gradients(model)
+    share_prompts(model)
+    model.gradient_checkpointing_enable()
+    model.train()
+    seen: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
+    values, _ = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
+    assert seen[0] == 12 and torch.allclose(values, stock_values, atol=1e-4)
