@@ -36,3 +36,4 @@ class JournalRecord(Record):
     before: MemoryEntry | None = None
     after: MemoryEntry | None = None
     source: Source
+    num_following: int = 0  # records of the same apply behind this one: a torn apply is dropped whole

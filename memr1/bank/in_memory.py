@@ -1,0 +1,149 @@
+"""The reference bank: entries in this process, and, when a folder is given, its journal on disk.
+
+It is the inner loop of training, where a bank is made, asked a few questions and thrown away thousands of times: so
+nothing is embedded or counted before the first retrieval.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from memr1.bank.bank import fold_journal, record_operations
+from memr1.bank.embedding import Embedder, Vectors
+from memr1.bank.entry import MemoryEntry
+from memr1.bank.journal import JournalFile, records_by_scope
+from memr1.bank.operation import JournalRecord, Operation, Source
+from memr1.bank.retrieval import rank_entries
+from memr1.errors import BankError, BankUnavailable
+
+JOURNAL_NAME = "journal.jsonl"
+Commit = Callable[[Sequence[JournalRecord]], None]
+
+
+class InMemoryBank:
+    """See `memr1.bank.bank.MemoryBank`."""
+
+    def __init__(
+        self,
+        scope: str,
+        embedder: Embedder,
+        *,
+        entries: Sequence[MemoryEntry] = (),
+        journal: Sequence[JournalRecord] = (),
+        commit: Commit | None = None,
+        vectors: Mapping[str, Vectors] | None = None,
+    ) -> None:
+        """Start from `entries` (whose past is not known) or from a whole `journal`, not from both.
+
+        `commit` makes records durable before they take effect. `vectors` maps texts to vectors known already.
+        """
+        for entry in entries:
+            if entry.scope != scope:
+                raise BankError(f"entry {entry.id!r} belongs to scope {entry.scope!r}, not to {scope!r}")
+        self.scope = scope
+        self._embedder = embedder
+        self._journal = list(journal)
+        self._entries = fold_journal(journal, scope) if journal else list(entries)
+        self._commit = commit
+        self._vectors = vectors or {}
+        self._views: dict[str | None, tuple[list[MemoryEntry], Vectors]] = {}  # by speaker; None: all
+
+    def entries(self, speaker: str | None = None) -> list[MemoryEntry]:
+        """All entries in the order in which they were added, or those of one speaker."""
+        return [entry for entry in self._entries if speaker is None or entry.speaker == speaker]
+
+    def apply(self, operations: Sequence[Operation], source: Source) -> list[JournalRecord]:
+        """Apply all operations or none; raises UnknownEntry, BankError or BankUnavailable, the bank unchanged."""
+        entries, records = record_operations(
+            self._entries, operations, source, scope=self.scope, sequence=self._next_sequence()
+        )
+        if self._commit is not None:
+            self._commit(records)
+        self._entries = entries
+        self._views.clear()
+        self._journal.extend(records)
+        return records
+
+    def retrieve(self, query: str, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
+        """At most `limit` entries (of one speaker, or of all), best first."""
+        entries, vectors = self._view(speaker)
+        return rank_entries(query, self._embedder.embed([query])[0], entries, vectors, limit)
+
+    def journal(self) -> list[JournalRecord]:
+        """Every record since the bank began (or since the entries it was given), oldest first."""
+        return list(self._journal)
+
+    def _next_sequence(self) -> int:
+        if self._journal:
+            return self._journal[-1].sequence + 1
+        return 1 + max((int(entry.id) for entry in self._entries), default=0)
+
+    def _view(self, speaker: str | None) -> tuple[list[MemoryEntry], Vectors]:
+        """A speaker's entries and their vectors, made once between two changes."""
+        view = self._views.get(speaker)
+        if view is None:
+            entries = self.entries(speaker)
+            view = self._views[speaker] = (entries, self._embed(entries))
+        return view
+
+    def _embed(self, entries: Sequence[MemoryEntry]) -> Vectors:
+        """One row per entry; what is known already is not computed again."""
+        unknown = [entry.text for entry in entries if entry.text not in self._vectors]
+        if len(unknown) == len(entries):
+            return self._embedder.embed(unknown)
+        computed = dict(zip(unknown, self._embedder.embed(unknown), strict=True))
+        return np.stack([computed[e.text] if e.text in computed else self._vectors[e.text] for e in entries])
+
+
+class InMemoryStore:
+    """See `memr1.bank.bank.BankStore`. With a folder it continues from the journal that it finds there."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        folder: Path | None = None,
+        *,
+        known_vectors: Callable[[str], Mapping[str, Vectors]] | None = None,
+    ) -> None:
+        """`known_vectors` gives, for a scope, vectors by text that need not be computed again.
+
+        Raises BankUnavailable for a folder that cannot be written or is in use, BankError for a damaged journal.
+        """
+        self._embedder = embedder
+        self._known_vectors = known_vectors
+        self._file = JournalFile(folder / JOURNAL_NAME) if folder is not None else None
+        self._records = records_by_scope(self._file.records if self._file is not None else ())
+        self._banks: dict[str, InMemoryBank] = {}
+        self._closed = False
+
+    def bank(self, scope: str) -> InMemoryBank:
+        """The bank of a scope; an unknown scope's is empty."""
+        if scope not in self._banks:
+            journal = self._records.get(scope, [])
+            vectors = self._known_vectors(scope) if self._known_vectors is not None and journal else None
+            bank = InMemoryBank(scope, self._embedder, journal=journal, commit=self._commit, vectors=vectors)
+            self._banks[scope] = bank
+        return self._banks[scope]
+
+    def scopes(self) -> list[str]:
+        """Every scope that has a journal, in the order of their first records."""
+        return list(self._records)
+
+    def group_commits(self) -> AbstractContextManager[None]:
+        """One disk sync for everything applied inside the block."""
+        return self._file.group_commits() if self._file is not None else nullcontext()
+
+    def close(self) -> None:
+        """Let go of the journal; may be called twice."""
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
+
+    def _commit(self, records: Sequence[JournalRecord]) -> None:
+        if self._closed:
+            raise BankUnavailable("the bank store is closed: open it again")
+        if self._file is not None:
+            self._file.append(records)
+        self._records.setdefault(records[0].scope, []).extend(records)

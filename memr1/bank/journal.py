@@ -1,0 +1,177 @@
+"""The journal file: one JSON line per applied operation, appended and synced, never rewritten.
+
+A line that a crash cut short, and the rest of an apply whose end is missing, are dropped when the file is opened
+again: nobody was told that they had happened. Damage anywhere before the end is an error, never skipped.
+POSIX only: a lock on the file keeps a second process out.
+"""
+
+import fcntl
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from memr1.bank.operation import JournalRecord
+from memr1.errors import BankError, BankUnavailable
+
+log = logging.getLogger(__name__)
+
+
+class JournalFile:
+    """An open journal. `records` is what it held when it was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create `path`, cut off a torn end. Raises BankUnavailable, or BankError for a damaged file."""
+        self.path = path
+        self._pending: list[JournalRecord] | None = None
+        self._closed = False
+        self._handle = _open_locked(path)
+        try:
+            self.records, self._size = self._recover()
+        except BankError:
+            self.close()
+            raise
+
+    def append(self, records: Sequence[JournalRecord]) -> None:
+        """Make the records durable; inside `group_commits`, when the block ends. Raises BankUnavailable."""
+        if self._closed:
+            raise BankUnavailable(f"the journal {self.path} is closed: open the bank store again")
+        if self._pending is None:
+            self._write(records)
+        else:
+            self._pending.extend(records)
+
+    @contextmanager
+    def group_commits(self) -> Iterator[None]:
+        """Gather what is appended inside the block and sync once at its end, also when the block raises."""
+        if self._pending is not None:
+            yield  # inside another group: the outer one writes
+            return
+        self._pending = []
+        try:
+            yield
+        finally:
+            records, self._pending = self._pending, None
+            if records:
+                self._write(records)
+
+    def close(self) -> None:
+        """Release the file and its lock; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._handle)
+
+    def _recover(self) -> tuple[list[JournalRecord], int]:
+        with open(self._handle, "rb", closefd=False) as file:
+            records, size = parse_journal(file, str(self.path))
+            end = file.seek(0, os.SEEK_END)
+        if size < end:
+            log.warning("%s: dropped %d bytes of an operation that a crash had cut short", self.path, end - size)
+            os.ftruncate(self._handle, size)
+            os.fsync(self._handle)
+        return records, size
+
+    def _write(self, records: Sequence[JournalRecord]) -> None:
+        data = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._handle, view) :]
+            os.fsync(self._handle)
+        except OSError as error:
+            self._give_up()
+            raise BankUnavailable(
+                f"cannot append to the journal {self.path}: {error.strerror}. Free the disk, then open the store again"
+            ) from error
+        self._size += len(data)
+
+    def _give_up(self) -> None:
+        """After a failed write the file may end anywhere: cut it back, and take no more until it is opened again."""
+        try:
+            os.ftruncate(self._handle, self._size)
+        except OSError as error:
+            log.warning("%s: could not cut off a failed write (%s); the next opening will", self.path, error.strerror)
+        self.close()
+
+
+def read_journal(path: Path) -> list[JournalRecord]:
+    """The whole records of a journal that may be in use elsewhere; the file is left as it is.
+
+    A missing file is an empty journal. Raises BankUnavailable or BankError.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_journal(file, str(path))[0]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise BankUnavailable(f"cannot read the journal {path}: {error.strerror}") from error
+
+
+def records_by_scope(records: Iterable[JournalRecord]) -> dict[str, list[JournalRecord]]:
+    """The records of each scope, scopes in the order of their first records."""
+    scopes: dict[str, list[JournalRecord]] = {}
+    for record in records:
+        scopes.setdefault(record.scope, []).append(record)
+    return scopes
+
+
+def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecord], int]:
+    """The records of all whole applies, and the number of bytes they take. Raises BankError for damage inside."""
+    records: list[JournalRecord] = []
+    num_whole, whole_size, size = 0, 0, 0
+    remaining = iter(lines)
+    for number, line in enumerate(remaining, 1):
+        record = _parse_line(line)
+        if record is None:
+            _refuse_damage(remaining, f"{place}:{number}")
+            break
+        records.append(record)
+        size += len(line)
+        if record.num_following == 0:
+            num_whole, whole_size = len(records), size
+    return records[:num_whole], whole_size
+
+
+def _parse_line(line: bytes) -> JournalRecord | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return JournalRecord.model_validate_json(line)
+    except ValidationError:
+        return None
+
+
+def _refuse_damage(following: Iterator[bytes], place: str) -> None:
+    """A crash can only spoil the end of the file; a readable record behind the spoilt one means something else did."""
+    if any(_parse_line(line) is not None for line in following):
+        raise BankError(f"{place}: not a journal record, though records follow: restore the journal from a copy")
+
+
+def _open_locked(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise BankUnavailable(f"cannot open the journal {path}: {error.strerror}. Choose a writable folder") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise BankUnavailable(f"the journal {path} is in use: close the other bank store first") from error
+    if is_new:
+        _sync_folder(path.parent)
+    return handle
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new file survives a power cut only once its folder is synced."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
