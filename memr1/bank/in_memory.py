@@ -20,6 +20,7 @@ from memr1.errors import BankError, BankUnavailable
 
 JOURNAL_NAME = "journal.jsonl"
 Commit = Callable[[Sequence[JournalRecord]], None]
+LoadVectors = Callable[[str], Mapping[str, Vectors]]
 
 
 class InMemoryBank:
@@ -33,11 +34,12 @@ class InMemoryBank:
         entries: Sequence[MemoryEntry] = (),
         journal: Sequence[JournalRecord] = (),
         commit: Commit | None = None,
-        vectors: Mapping[str, Vectors] | None = None,
+        load_vectors: LoadVectors | None = None,
     ) -> None:
         """Start from `entries` (whose past is not known) or from a whole `journal`, not from both.
 
-        `commit` makes records durable before they take effect. `vectors` maps texts to vectors known already.
+        `commit` makes records durable before they take effect. `load_vectors` gives, for the scope, vectors by text
+        that need not be computed again; it is called once, at the first retrieval.
         """
         for entry in entries:
             if entry.scope != scope:
@@ -47,7 +49,8 @@ class InMemoryBank:
         self._journal = list(journal)
         self._entries = fold_journal(journal, scope) if journal else list(entries)
         self._commit = commit
-        self._vectors = vectors or {}
+        self._load_vectors = load_vectors
+        self._vectors: Mapping[str, Vectors] = {}
         self._views: dict[str | None, tuple[list[MemoryEntry], Vectors]] = {}  # by speaker; None: all
 
     def entries(self, speaker: str | None = None) -> list[MemoryEntry]:
@@ -90,6 +93,8 @@ class InMemoryBank:
 
     def _embed(self, entries: Sequence[MemoryEntry]) -> Vectors:
         """One row per entry; what is known already is not computed again."""
+        if self._load_vectors is not None:
+            self._vectors, self._load_vectors = self._load_vectors(self.scope), None
         unknown = [entry.text for entry in entries if entry.text not in self._vectors]
         if len(unknown) == len(entries):
             return self._embedder.embed(unknown)
@@ -101,18 +106,14 @@ class InMemoryStore:
     """See `memr1.bank.bank.BankStore`. With a folder it continues from the journal that it finds there."""
 
     def __init__(
-        self,
-        embedder: Embedder,
-        folder: Path | None = None,
-        *,
-        known_vectors: Callable[[str], Mapping[str, Vectors]] | None = None,
+        self, embedder: Embedder, folder: Path | None = None, *, load_vectors: LoadVectors | None = None
     ) -> None:
-        """`known_vectors` gives, for a scope, vectors by text that need not be computed again.
+        """`load_vectors`: see `InMemoryBank`.
 
         Raises BankUnavailable for a folder that cannot be written or is in use, BankError for a damaged journal.
         """
         self._embedder = embedder
-        self._known_vectors = known_vectors
+        self._load_vectors = load_vectors
         self._file = JournalFile(folder / JOURNAL_NAME) if folder is not None else None
         self._records = records_by_scope(self._file.records if self._file is not None else ())
         self._banks: dict[str, InMemoryBank] = {}
@@ -122,9 +123,9 @@ class InMemoryStore:
         """The bank of a scope; an unknown scope's is empty."""
         if scope not in self._banks:
             journal = self._records.get(scope, [])
-            vectors = self._known_vectors(scope) if self._known_vectors is not None and journal else None
-            bank = InMemoryBank(scope, self._embedder, journal=journal, commit=self._commit, vectors=vectors)
-            self._banks[scope] = bank
+            self._banks[scope] = InMemoryBank(
+                scope, self._embedder, journal=journal, commit=self._commit, load_vectors=self._load_vectors
+            )
         return self._banks[scope]
 
     def scopes(self) -> list[str]:
