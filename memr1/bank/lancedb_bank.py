@@ -21,7 +21,7 @@ from typing import Any
 
 import lancedb
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 
 from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
@@ -101,7 +101,7 @@ class LanceStore:
         if len(self._changed) >= self._rows_per_write:
             try:
                 self.write_table()
-            except BankUnavailable as error:
+            except BankError as error:
                 # The operations are in the journal already: to fail here would make the caller apply them twice.
                 log.warning("%s. The journal has everything; the table is brought in line later", error)
 

@@ -1,0 +1,147 @@
+"""The journal file: durable, locked, and honest about what a crash or a bad disk did to it."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from memr1.bank.bank import record_operations
+from memr1.bank.journal import JournalFile, parse_journal, read_journal, records_by_scope
+from memr1.bank.operation import JournalRecord, Operation, Source
+from memr1.errors import BankError, BankUnavailable
+
+NEWLINES = "a\nb\r\u2028\u0085c"
+
+
+def applied(scope: str, sequence: int, *texts: str) -> list[JournalRecord]:
+    """The records of one apply that adds these texts."""
+    source = Source(turn_id=f"D1:{sequence}", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
+    operations = [Operation(kind="ADD", text=text) for text in texts]
+    return record_operations([], operations, source, scope=scope, sequence=sequence)[1]
+
+
+def write_applies(path: Path, applies: Sequence[Sequence[JournalRecord]]) -> None:
+    journal = JournalFile(path)
+    for records in applies:
+        journal.append(records)
+    journal.close()
+
+
+def test_records_come_back_as_they_were_appended(tmp_path: Path) -> None:
+    applies = [applied("a", 1, NEWLINES), applied("b", 1, "x", "y"), applied("a", 2)]
+    write_applies(tmp_path / "journal.jsonl", applies)
+    expected = [record for records in applies for record in records]
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    assert journal.records == read_journal(tmp_path / "journal.jsonl") == expected
+    assert records_by_scope(expected) == {"a": applies[0] + applies[2], "b": applies[1]}
+    journal.close()
+
+
+def test_a_missing_journal_reads_as_empty_and_is_not_created(tmp_path: Path) -> None:
+    assert read_journal(tmp_path / "none.jsonl") == []
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_tail_torn_at_any_byte_drops_exactly_the_unfinished_apply(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    applies = [applied("a", 1, "one"), applied("a", 2, "two", "three"), applied("b", 1, NEWLINES, "four")]
+    ends = []
+    for records in applies:
+        write_applies(path, [records])
+        ends.append(path.stat().st_size)
+    whole = path.read_bytes()
+    for size in range(len(whole) + 1):
+        num_whole = sum(end <= size for end in ends)
+        expected = [record for records in applies[:num_whole] for record in records]
+        assert parse_journal(whole[:size].splitlines(keepends=True), "j") == (expected, ([0, *ends])[num_whole])
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 700, b"\n\n", b'{"scope": 1}\n', b"\xff\xfe\n"])
+def test_garbage_at_the_end_is_cut_off_and_logged_and_appending_goes_on(
+    tmp_path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    write_applies(path, [applied("a", 1, "one")])
+    path.write_bytes(path.read_bytes() + garbage)
+    with caplog.at_level(logging.WARNING):
+        write_applies(path, [applied("a", 2, "two")])
+    assert [record.operation.text for record in read_journal(path)] == ["one", "two"]
+    assert f"dropped {len(garbage)} bytes" in caplog.text
+
+
+def test_damage_before_the_end_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write_applies(path, [applied("a", number, f"text {number}") for number in (1, 2, 3)])
+    damaged = path.read_bytes().replace(b'"text 2"', b'"text 2', 1)
+    path.write_bytes(damaged)
+    with pytest.raises(BankError, match=r"journal\.jsonl:2: not a journal record"):
+        JournalFile(path)
+    assert path.read_bytes() == damaged
+
+
+def test_a_group_is_on_disk_only_when_its_block_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = JournalFile(path)
+    with journal.group_commits(), journal.group_commits():
+        journal.append(applied("a", 1, "one"))
+        journal.append(applied("b", 1, "two"))
+        assert path.stat().st_size == 0
+    assert [record.scope for record in read_journal(path)] == ["a", "b"]
+    journal.close()
+
+
+def test_a_journal_in_use_is_refused_and_free_again_after_closing(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    with pytest.raises(BankUnavailable, match="in use"):
+        JournalFile(tmp_path / "journal.jsonl")
+    journal.close()
+    JournalFile(tmp_path / "journal.jsonl").close()
+
+
+def test_a_closed_journal_refuses_to_append(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    journal.close()
+    with pytest.raises(BankUnavailable, match="closed"):
+        journal.append(applied("a", 1, "one"))
+
+
+def test_a_folder_cannot_be_read_as_a_journal(tmp_path: Path) -> None:
+    with pytest.raises(BankUnavailable, match="cannot read"):
+        read_journal(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+from datetime import datetime
+from pathlib import Path
+from memr1.bank.bank import record_operations
+from memr1.bank.journal import JournalFile
+from memr1.bank.operation import Operation, Source
+from memr1.errors import BankUnavailable
+source = Source(turn_id="D1:1", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
+def applied(sequence, text):
+    return record_operations([], [Operation(kind="ADD", text=text)], source, scope="a", sequence=sequence)[1]
+path = Path(sys.argv[1])
+journal = JournalFile(path)
+journal.append(applied(1, "kept"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, resource.RLIM_INFINITY))
+for text in ("lost", "refused"):
+    try:
+        journal.append(applied(2, text))
+    except BankUnavailable as error:
+        print(error)
+"""
+
+
+def test_a_write_that_fails_half_way_is_cut_back_and_the_journal_takes_no_more(tmp_path: Path) -> None:
+    """A file-size limit stands for a full disk: the write stops after 100 bytes."""
+    path = tmp_path / "journal.jsonl"
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], check=True, stdout=subprocess.PIPE, text=True)
+    first, second = done.stdout.splitlines()
+    assert "cannot append" in first and "File too large" in first
+    assert "closed" in second
+    assert [record.operation.text for record in read_journal(path)] == ["kept"]

@@ -1,0 +1,169 @@
+"""What only the LanceDB store can get wrong: its table falling out of step with the journal."""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import lancedb
+import pytest
+
+from memr1.bank.bank import BankStore
+from memr1.bank.embedding import HashEmbedder, Vectors
+from memr1.bank.in_memory import InMemoryStore
+from memr1.bank.lancedb_bank import TABLE_NAME, LanceStore
+from memr1.bank.operation import Operation, Source
+
+SCOPES = ("c1", "c2", 'it\'s "three"')
+
+
+class CountingEmbedder(HashEmbedder):
+    """Keeps every text that it had to embed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        self.texts.extend(texts)
+        return super().embed(texts)
+
+
+def apply_step(store: BankStore, step: int) -> None:
+    """The `step`-th of a fixed history over three scopes: additions, updates, deletions, empty turns."""
+    bank = store.bank(SCOPES[step % 3])
+    source = Source(turn_id=f"D1:{step}", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
+    held = bank.entries()
+    operations = [Operation(kind="ADD", text=f"fact {step} a"), Operation(kind="ADD", text=f"fact {step} b")]
+    if step % 4 == 3 and len(held) > 1:
+        operations[1:] = [
+            Operation(kind="UPDATE", entry_id=held[0].id, text=f"fact {step} new"),
+            Operation(kind="DELETE", entry_id=held[1].id),
+        ]
+    bank.apply(operations if step % 5 else [], source)
+
+
+def apply_steps(store: BankStore, first: int, last: int) -> None:
+    for step in range(first, last):
+        apply_step(store, step)
+
+
+def assert_undisturbed(folder: Path, num_steps: int) -> None:
+    """The store in `folder` equals one that applied the same steps in peace; so does its table after closing."""
+    reference = InMemoryStore(HashEmbedder())
+    apply_steps(reference, 0, num_steps)
+    with closing(LanceStore(folder, HashEmbedder())) as store:
+        assert store.scopes() == reference.scopes()
+        for scope in reference.scopes():
+            bank, expected = store.bank(scope), reference.bank(scope)
+            assert (bank.entries(), bank.journal()) == (expected.entries(), expected.journal())
+            assert bank.retrieve("fact 3", speaker=None, limit=9) == expected.retrieve("fact 3", speaker=None, limit=9)
+    assert table_texts(folder) == sorted(
+        (scope, entry.text) for scope in reference.scopes() for entry in reference.bank(scope).entries()
+    )
+
+
+def table_texts(folder: Path) -> list[tuple[str, str]]:
+    rows = lancedb.connect(folder).open_table(TABLE_NAME).search().to_list()
+    return sorted((row["scope"], row["text"]) for row in rows)
+
+
+@pytest.mark.parametrize("rows_per_write", [1, 7, 512])
+def test_the_table_equals_the_journal_after_closing(tmp_path: Path, rows_per_write: int) -> None:
+    with closing(LanceStore(tmp_path, HashEmbedder(), rows_per_write=rows_per_write)) as store:
+        apply_steps(store, 0, 20)
+    assert_undisturbed(tmp_path, 20)
+
+
+def test_the_table_is_written_behind_the_journal_in_batches(tmp_path: Path) -> None:
+    with closing(LanceStore(tmp_path, HashEmbedder(), rows_per_write=5)) as store:
+        apply_steps(store, 1, 3)
+        assert table_texts(tmp_path) == []
+        apply_steps(store, 3, 5)
+        assert len(table_texts(tmp_path)) >= 5
+
+
+def test_reopening_takes_vectors_from_the_table(tmp_path: Path) -> None:
+    with closing(LanceStore(tmp_path, HashEmbedder())) as store:
+        apply_steps(store, 0, 10)
+    embedder = CountingEmbedder()
+    with closing(LanceStore(tmp_path, embedder)) as store:
+        for scope in store.scopes():
+            store.bank(scope).retrieve("question", speaker=None, limit=3)
+    assert embedder.texts == ["question"] * 3
+
+
+def test_a_table_of_another_embedder_is_built_again(tmp_path: Path) -> None:
+    with closing(LanceStore(tmp_path, HashEmbedder(16))) as store:
+        apply_steps(store, 0, 10)
+    assert_undisturbed(tmp_path, 10)
+
+
+@pytest.mark.parametrize("pattern", ["_versions/*.manifest", "data/*.lance"])
+def test_a_damaged_table_is_built_again_from_the_journal(
+    tmp_path: Path, pattern: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(LanceStore(tmp_path, HashEmbedder())) as store:
+        apply_steps(store, 0, 10)
+    for path in (tmp_path / f"{TABLE_NAME}.lance").glob(pattern):
+        path.write_bytes(b"damaged")
+    with caplog.at_level(logging.WARNING):
+        assert_undisturbed(tmp_path, 10)
+    assert "building it again" in caplog.text
+
+
+def test_a_table_that_ran_ahead_of_a_lost_journal_end_is_cut_back(tmp_path: Path) -> None:
+    """The same as a crash inside a grouped commit: rows were written, their records were not."""
+    with closing(LanceStore(tmp_path, HashEmbedder(), rows_per_write=1)) as store:
+        apply_steps(store, 0, 6)
+        end = (tmp_path / "journal.jsonl").stat().st_size
+        apply_steps(store, 6, 9)
+    with (tmp_path / "journal.jsonl").open("r+b") as file:
+        file.truncate(end + 50)
+    assert_undisturbed(tmp_path, 6)
+
+
+def test_a_killed_build_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Between the journal's sync and the table's write, which 512 rows per write put off until closing."""
+    acknowledged = apply_until_killed(tmp_path, rows_per_write=512, num_acknowledged=11)
+    assert table_texts(tmp_path) == []
+    continue_and_compare(tmp_path, acknowledged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_acknowledged", [2, 9, 30])
+def test_a_build_killed_at_any_moment_goes_on_as_if_nothing_had_happened(tmp_path: Path, num_acknowledged: int) -> None:
+    """A table write after every second row: the kill falls into any of journal append, sync, and table write."""
+    continue_and_compare(tmp_path, apply_until_killed(tmp_path, rows_per_write=2, num_acknowledged=num_acknowledged))
+
+
+def continue_and_compare(folder: Path, acknowledged: int) -> None:
+    with closing(LanceStore(folder, HashEmbedder())) as store:
+        turns = {record.source.turn_id for scope in store.scopes() for record in store.bank(scope).journal()}
+        assert acknowledged <= len(turns) <= acknowledged + 50
+        apply_steps(store, len(turns), len(turns) + 7)
+    assert_undisturbed(folder, len(turns) + 7)
+
+
+def apply_until_killed(folder: Path, rows_per_write: int, num_acknowledged: int) -> int:
+    """Kill (SIGKILL) a process that applies steps without end, once it has reported so many; return that number."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_lancedb_bank import *\n"
+        f"store = LanceStore(Path({str(folder)!r}), HashEmbedder(), rows_per_write={rows_per_write})\n"
+        "for step in range(10_000):\n"
+        "    apply_step(store, step)\n"
+        "    print(step, flush=True)\n"
+        "    time.sleep(0.002)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(num_acknowledged):
+            assert process.stdout.readline(), "the process ended by itself"
+        time.sleep(0.001 * num_acknowledged)
+        process.kill()
+    return num_acknowledged
