@@ -13,6 +13,7 @@
     ├── TrainingError            the person who reads the training log
     │   ├── WorkerFailed           a training process ended with an error
     │   └── CheckpointMissing      a stage asks for weights that are not there
+    ├── StorageError             the person who runs the object store
     ├── EvaluationError          the person who reads the report
     └── RegistryError            the person who runs MLflow
 
@@ -71,6 +72,10 @@ class WorkerFailed(TrainingError):
 
 class CheckpointMissing(TrainingError):
     """A stage asks for model weights that are not there."""
+
+
+class StorageError(Memr1Error):
+    """A run directory cannot be copied to or from its object store."""
 
 
 class EvaluationError(Memr1Error):
