@@ -9,9 +9,7 @@ class Generator(Protocol):
 
     name: str
 
-    def sample_texts(
-        self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
-    ) -> list[str]:
+    def sample_texts(self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0) -> list[str]:
         """One completion per prompt, in order. Temperature 0 is greedy decoding."""
         ...
 
@@ -29,8 +27,6 @@ class ScriptedGenerator:
             replies = iter(script)
             self._reply = lambda _: next(replies)
 
-    def sample_texts(
-        self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0
-    ) -> list[str]:
+    def sample_texts(self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0) -> list[str]:
         self.prompts.extend(prompts)
         return [self._reply(prompt) for prompt in prompts]

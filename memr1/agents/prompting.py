@@ -7,7 +7,9 @@ Memories are numbered 1, 2, 3 … in the order shown; real entry ids never reach
 """
 
 import json
+import re
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -15,15 +17,21 @@ from typing import Literal
 from memr1.bank.entry import MemoryEntry
 
 PromptForm = Literal["compact", "paper"]
+_PART = re.compile(r"\{(\w+)\}")
 
 
-def render_manager_prompt(form: PromptForm, memories: Sequence[MemoryEntry], facts: Sequence[str]) -> str:
+def render_manager_prompt(
+    form: PromptForm, memories: Sequence[MemoryEntry], facts: Sequence[str], template: str | None = None
+) -> str:
     """What the Memory Manager reads: the related memories, then the new facts (one per line)."""
     lines = [_memory_line(form, number, entry) for number, entry in enumerate(memories, 1)]
-    return _fill(f"{form}_memory_manager", memories="\n".join(lines), facts="\n".join(facts))
+    text = template or read_template(f"{form}_memory_manager")
+    return _fill(text, memories="\n".join(lines), facts="\n".join(facts))
 
 
-def render_answer_prompt(form: PromptForm, memories: Sequence[MemoryEntry], question: str) -> str:
+def render_answer_prompt(
+    form: PromptForm, memories: Sequence[MemoryEntry], question: str, template: str | None = None
+) -> str:
     """What the Answer Agent reads: the retrieved memories, speaker by speaker, then the question."""
     lines: list[str] = []
     speaker = ""
@@ -32,7 +40,20 @@ def render_answer_prompt(form: PromptForm, memories: Sequence[MemoryEntry], ques
             speaker = entry.speaker
             lines.append(f"Memories for user {speaker}:")
         lines.append(_memory_line(form, number, entry))
-    return _fill(f"{form}_answer_agent", memories="\n".join(lines), question=question)
+    text = template or read_template(f"{form}_answer_agent")
+    return _fill(text, memories="\n".join(lines), question=question)
+
+
+def render_extraction_prompt(speaker: str, time: datetime, lines: Sequence[str]) -> str:
+    """What a fact-extracting model reads: the last lines of a session, of which the last is to be read for facts."""
+    text = read_template("fact_extraction")
+    return _fill(text, speaker=speaker, date=f"{time:%d %B %Y}", earlier="\n".join(lines[:-1]), turn=lines[-1])
+
+
+@cache
+def read_template(name: str) -> str:
+    """The text of a file of prompts/ ("compact_memory_manager", …), its {parts} not filled in."""
+    return resources.files("memr1.agents").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8").rstrip("\n")
 
 
 def _memory_line(form: PromptForm, number: int, entry: MemoryEntry) -> str:
@@ -42,13 +63,6 @@ def _memory_line(form: PromptForm, number: int, entry: MemoryEntry) -> str:
     return f"{number}. {entry.time:%d %B %Y}: {entry.text}"
 
 
-def _fill(name: str, **parts: str) -> str:
-    text = _template(name)
-    for key, value in parts.items():
-        text = text.replace("{" + key + "}", value)
-    return text
-
-
-@cache
-def _template(name: str) -> str:
-    return resources.files("memr1.agents").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8").rstrip("\n")
+def _fill(template: str, **parts: str) -> str:
+    # In one pass: a memory that happens to contain "{facts}" stays as it is.
+    return _PART.sub(lambda found: parts.get(found[1], found[0]), template)

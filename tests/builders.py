@@ -1,0 +1,85 @@
+"""Small values for tests, each with defaults for everything that a test does not care about."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from memr1.bank.entry import MemoryEntry
+from memr1.data.conversation import Conversation, Dataset, Fact, Question, Session, Splits, Turn
+
+NOON = datetime(2024, 5, 1, 12)
+
+
+def turn(identity: str, text: str, speaker: str = "Ann") -> Turn:
+    """One utterance."""
+    return Turn(id=identity, speaker=speaker, text=text)
+
+
+def conversation(
+    identity: str = "c1",
+    lines: Sequence[tuple[str, str]] = (("Ann", "I live in Rome."), ("Bob", "I drive a Fiat.")),
+    *,
+    turns_per_session: int = 10,
+    facts: Sequence[Fact] = (),
+) -> Conversation:
+    """(speaker, text) lines as turns D1:1, D1:2 … in sessions one day apart; speakers in order of appearance."""
+    sessions = []
+    for number, start in enumerate(range(0, len(lines), turns_per_session), 1):
+        spoken = lines[start : start + turns_per_session]
+        turns = tuple(turn(f"D{number}:{place}", text, who) for place, (who, text) in enumerate(spoken, 1))
+        sessions.append(Session(id=f"D{number}", time=NOON + timedelta(days=number - 1), turns=turns))
+    speakers = tuple(dict.fromkeys(who for who, _ in lines))
+    return Conversation(id=identity, speakers=speakers, sessions=tuple(sessions), facts=tuple(facts))
+
+
+def entry(
+    identity: str,
+    text: str,
+    *,
+    speaker: str = "Ann",
+    scope: str = "c1",
+    time: datetime = NOON,
+    turn_ids: Sequence[str] = ("D1:1",),
+) -> MemoryEntry:
+    """A memory entry."""
+    return MemoryEntry(id=identity, scope=scope, speaker=speaker, text=text, time=time, turn_ids=tuple(turn_ids))
+
+
+def question(
+    identity: str = "q1",
+    text: str = "Where does Ann live?",
+    answer: str = "Rome",
+    *,
+    conversation_id: str = "c1",
+    category: int = 4,
+    evidence: Sequence[str] = ("D1:1",),
+) -> Question:
+    """A question with its gold answer."""
+    return Question(
+        id=identity,
+        conversation_id=conversation_id,
+        text=text,
+        answer=answer,
+        category=category,
+        evidence=tuple(evidence),
+    )
+
+
+def dataset(
+    conversations: Sequence[Conversation] = (),
+    questions: Sequence[Question] = (),
+    *,
+    splits: Mapping[str, Sequence[str]] | None = None,
+    name: str = "test",
+    licence_notice: str = "",
+) -> Dataset:
+    """A dataset; without `splits` every conversation is in train, and in no other split."""
+    kept = tuple(conversations) or (conversation(),)
+    chosen = splits or {"train": [item.id for item in kept]}
+    return Dataset(
+        name=name,
+        sha256="0" * 64,
+        licence_notice=licence_notice,
+        conversations=kept,
+        questions=tuple(questions),
+        splits=Splits(**{key: tuple(chosen.get(key, ())) for key in ("train", "validation", "test")}),
+    )
