@@ -11,6 +11,7 @@ from memr1.data.locomo import LICENCE_NOTICE, is_published, paper_splits, parse_
 from memr1.data.longmemeval import is_longmemeval, parse_longmemeval
 from memr1.data.source import Contents, SourceFile, parse_json, read_source
 from memr1.data.splits import refuse_leakage, require_questions, score_all, split_conversations
+from memr1.data.synthetic import SyntheticOptions, build_synthetic_dataset
 from memr1.data.transcript import parse_transcript
 from memr1.errors import DatasetFormatError
 
@@ -23,8 +24,6 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
     Raises DatasetFormatError (what, where, what to do) for a file that cannot be read as its kind.
     """
     if isinstance(config, SyntheticData):
-        from memr1.data.synthetic import SyntheticOptions, build_synthetic_dataset
-
         return build_synthetic_dataset(SyntheticOptions.model_validate(config.model_dump(exclude={"kind"})), seed)
     source = read_source(config.path)
     locomo = isinstance(config, LocomoData)

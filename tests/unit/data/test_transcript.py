@@ -129,3 +129,13 @@ def test_a_line_separator_inside_a_text_does_not_end_its_line() -> None:
     line = json.dumps(conversation(sessions=[session]), ensure_ascii=False)
     contents = parse_transcript(SourceFile(Path("mine.jsonl"), line, "0"))
     assert contents.conversations[0].turns()[0][1].text == "one\u2028two"
+
+
+def test_the_examples_in_the_documentation_are_read_as_described() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in page.split("```json\n")[1:]]
+    sessions, messages = (parse(json.loads(block)) for block in blocks)
+    (question,) = sessions.questions
+    said = {turn.id: turn.text for _, turn in sessions.conversations[0].turns()}
+    assert [said[turn_id] for turn_id in question.evidence] == ["I live in Rome now."]
+    assert [len(session.turns) for session in messages.conversations[0].sessions] == [2, 1]
