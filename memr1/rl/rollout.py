@@ -4,7 +4,6 @@ Everything is batched over the whole step, and every distinct outcome is answere
 group mostly agree with one another.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -19,7 +18,6 @@ from memr1.config import RetrievalConfig
 from memr1.rl.examples import AnswerExample, LinkedQuestion, ManagerExample
 from memr1.rl.reward import RewardName, altered_turns, questions_at_stake, score_answers
 
-log = logging.getLogger(__name__)
 LogMetric = Callable[[str, float], None]
 Completion = str | list[dict[str, str]]
 Outcome = tuple[str, tuple[Operation, ...]]  # example id, operations: what decides a Manager's reward
