@@ -1,6 +1,5 @@
 """Writes the training examples of a run: stage files in, `3_examples/<agent>/examples.jsonl` out."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from memr1.errors import TrainingError
 from memr1.records import read_jsonl, write_jsonl
 from memr1.rl.examples import (
     AnswerExample,
-    LinkedQuestion,
     ManagerExample,
     bank_at,
     banks_before_turns,
@@ -32,8 +30,6 @@ from memr1.rl.examples import (
 )
 from memr1.run_dir import RunDir
 
-log = logging.getLogger(__name__)
-
 
 def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder) -> int:
     """Write the Memory Manager's examples from the bank of stage 2; return their number."""
@@ -42,18 +38,12 @@ def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder) -
     journals: dict[str, list[JournalRecord]] = {}
     for record in read_jsonl(run.bank / "operations.jsonl", JournalRecord):
         journals.setdefault(record.scope, []).append(record)
-    examples = [
-        example
-        for conversation in training_conversations(dataset)
-        for example in _manager_examples(
-            conversation,
-            questions_of(dataset, conversation),
-            journals.get(conversation.id, []),
-            extractor,
-            embedder,
-            config,
+    examples: list[ManagerExample] = []
+    for conversation in training_conversations(dataset):
+        reader = _TurnReader(
+            conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), embedder, config
         )
-    ]
+        examples += reader.read(extractor)
     chosen = choose_manager_examples(examples, config.training.max_examples, config.seed)
     return _write(run.examples("memory_manager"), chosen)
 
@@ -95,51 +85,49 @@ def questions_of(dataset: Dataset, conversation: Conversation) -> list[Question]
     return [question for question in dataset.questions if question.conversation_id == conversation.id]
 
 
-def _manager_examples(
-    conversation: Conversation,
-    questions: list[Question],
-    journal: list[JournalRecord],
-    extractor: FactExtractor,
-    embedder: Embedder,
-    config: RunConfig,
-) -> Iterator[ManagerExample]:
-    before = banks_before_turns(journal)
-    linked = link_questions(questions)
-    turns = [(session, turn) for session, turn in conversation.turns() if turn.id in before]
-    facts = extractor.extract([(conversation, session, turn) for session, turn in turns])
-    earlier: set[str] = set()
-    for (session, turn), found in zip(turns, facts, strict=True):
-        texts = [fact.text for fact in found]
-        yield _manager_example(
-            conversation, session, turn, texts, before[turn.id], journal, linked, earlier, embedder, config
+class _TurnReader:
+    """Goes through a conversation as stage 2 did, and makes an example of every turn that its journal holds."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        questions: list[Question],
+        journal: list[JournalRecord],
+        embedder: Embedder,
+        config: RunConfig,
+    ) -> None:
+        self._conversation = conversation
+        self._linked = link_questions(questions)
+        self._journal = journal
+        self._before = banks_before_turns(journal)
+        self._embedder = embedder
+        self._config = config
+
+    def read(self, extractor: FactExtractor) -> Iterator[ManagerExample]:
+        spoken = [(session, turn) for session, turn in self._conversation.turns() if turn.id in self._before]
+        found = extractor.extract([(self._conversation, session, turn) for session, turn in spoken])
+        queries = ["\n".join(fact.text for fact in facts) for facts in found]
+        self._embedder.embed(queries)  # remembered: one batch instead of one call each
+        earlier: set[str] = set()
+        for (session, turn), facts in zip(spoken, found, strict=True):
+            yield self._example(session, turn, [fact.text for fact in facts], earlier)
+            earlier.add(turn.id)
+
+    def _example(self, session: Session, turn: Turn, facts: list[str], earlier: set[str]) -> ManagerExample:
+        scope, sequence = self._conversation.id, self._before[turn.id]
+        bank = InMemoryBank(scope, self._embedder, entries=bank_at(self._journal, scope, sequence))
+        limit = self._config.retrieval.entries_per_turn
+        shown = bank.retrieve("\n".join(facts), speaker=turn.speaker, limit=limit)
+        return ManagerExample(
+            id=f"{scope}/{turn.id}",
+            prompt=render_manager_prompt(self._config.memory_manager.prompt, shown, facts),
+            scope=scope,
+            source=Source(turn_id=turn.id, speaker=turn.speaker, time=session.time, policy="rollout"),
+            bank_sequence=sequence,
+            shown=tuple(entry.id for entry in shown),
+            questions=tuple(self._linked.get(turn.id, ())),
+            retention=retention_questions(self._linked, earlier, shown),
         )
-        earlier.add(turn.id)
-
-
-def _manager_example(
-    conversation: Conversation,
-    session: Session,
-    turn: Turn,
-    facts: list[str],
-    sequence: int,
-    journal: list[JournalRecord],
-    linked: dict[str, list[LinkedQuestion]],
-    earlier: set[str],
-    embedder: Embedder,
-    config: RunConfig,
-) -> ManagerExample:
-    bank = InMemoryBank(conversation.id, embedder, entries=bank_at(journal, conversation.id, sequence))
-    shown = bank.retrieve("\n".join(facts), speaker=turn.speaker, limit=config.retrieval.entries_per_turn)
-    return ManagerExample(
-        id=f"{conversation.id}/{turn.id}",
-        prompt=render_manager_prompt(config.memory_manager.prompt, shown, facts),
-        scope=conversation.id,
-        source=Source(turn_id=turn.id, speaker=turn.speaker, time=session.time, policy="rollout"),
-        bank_sequence=sequence,
-        shown=tuple(entry.id for entry in shown),
-        questions=tuple(linked.get(turn.id, ())),
-        retention=retention_questions(linked, earlier, shown),
-    )
 
 
 def _answer_example(

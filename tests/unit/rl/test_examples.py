@@ -25,9 +25,7 @@ def journal_of(*turns: tuple[str, list[Operation]]) -> list[JournalRecord]:
     entries: list[MemoryEntry] = []
     journal: list[JournalRecord] = []
     for turn_id, operations in turns:
-        entries, records = record_operations(
-            entries, operations, source(turn_id), scope="c", sequence=len(journal) + 1
-        )
+        entries, records = record_operations(entries, operations, source(turn_id), scope="c", sequence=len(journal) + 1)
         journal += records
     return journal
 
