@@ -25,7 +25,7 @@ from memr1.rl.shared_prefix import share_prompts
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
 
 
-class SharedPromptGrpo(GRPOTrainer):  # type: ignore[misc]  # TRL is untyped
+class SharedPromptGrpo(GRPOTrainer):
     """TRL's GRPO, except that a prompt runs once for its whole rollout group (memr1.rl.shared_prefix)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

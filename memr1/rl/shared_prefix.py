@@ -5,6 +5,8 @@ key/value cache is repeated over the batch, and only the completions R run per r
 Log-probabilities and gradients stay the same up to rounding. All of it happens inside one call of the model's
 `forward`, which is what DistributedDataParallel and DeepSpeed wrap.
 
+`Any` stands for a transformers model: its classes are typed too loosely to be of help.
+
 Left out: models whose cache cannot be indexed by row, and gradient checkpointing (it turns the cache off). Both fall
 back to the stock path, and say so once.
 """
@@ -15,24 +17,24 @@ import types
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 
 log = logging.getLogger(__name__)
 
 
-def share_prompts(model: PreTrainedModel) -> None:
+def share_prompts(model: Any) -> None:
     """Teach a causal model (already given TRL's fused head) the keyword `shared_prompt_tokens`, and its `generate`
     to run repeated prompts once."""
     stock_forward, stock_generate = model.forward, model.generate
 
     @functools.wraps(type(model).forward)  # `generate` checks its arguments against this signature
-    def forward(self: PreTrainedModel, *args: Any, shared_prompt_tokens: int = 0, **kwargs: Any) -> Any:
+    def forward(self: Any, *args: Any, shared_prompt_tokens: int = 0, **kwargs: Any) -> Any:
         if shared_prompt_tokens < 2 or not _can_share(self):
             return stock_forward(*args, **kwargs)
         return _shared_forward(self, stock_forward, shared_prompt_tokens, **kwargs)
 
     @functools.wraps(type(model).generate)
-    def generate(self: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
         input_ids = kwargs.get("input_ids")
         if args or input_ids is None or input_ids.size(1) < 2 or "past_key_values" in kwargs:
             return stock_generate(*args, **kwargs)
@@ -40,12 +42,12 @@ def share_prompts(model: PreTrainedModel) -> None:
         cache = _prompt_cache(self, input_ids[:, :-1], mask[:, :-1])
         return stock_generate(**kwargs, past_key_values=cache)
 
-    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
-    model.generate = types.MethodType(generate, model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(forward, model)
+    model.generate = types.MethodType(generate, model)
 
 
 def _shared_forward(
-    model: PreTrainedModel,
+    model: Any,
     stock_forward: Any,
     prompt_tokens: int,
     *,
@@ -66,7 +68,7 @@ def _shared_forward(
     )
 
 
-def _prompt_cache(model: PreTrainedModel, prompts: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
+def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
     """Key/value cache of every row, computed once per distinct row. Shapes of `prompts` and `mask`: (rows, tokens)."""
     distinct, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
     cache = DynamicCache(config=model.config)
@@ -80,7 +82,7 @@ def _prompt_cache(model: PreTrainedModel, prompts: torch.Tensor, mask: torch.Ten
     return cache
 
 
-def _can_share(model: PreTrainedModel) -> bool:
+def _can_share(model: Any) -> bool:
     if model.training and getattr(model, "is_activation_checkpointing", False):
         _warn_once("gradient checkpointing turns the key/value cache off: prompts are not shared in the loss")
         return False
