@@ -19,12 +19,16 @@ class Operation(Record):
 
 
 class Source(Record):
-    """Where an operation comes from: the turn that was read, who spoke it when, and which policy decided."""
+    """Where an operation comes from: the turn that was read, who spoke it when, and which policy decided.
+
+    `failure` is what the policy said when that could not be read: the NOOP beside it is not the policy's.
+    """
 
     turn_id: str
     speaker: str
     time: datetime
     policy: str
+    failure: str | None = None
 
 
 class JournalRecord(Record):
