@@ -31,7 +31,7 @@ class ScoredAnswer(Record):
     num_evidence: int
     evidence_found: int
     evidence_kept: int
-    failure: str | None  # the output that did not parse
+    failure: str | None  # the output that could not be read
     f1: float
     bleu1: float
     exact_match: float
@@ -52,7 +52,6 @@ class BuildFigures(Record):
     """What a system's Memory Manager did while it read the conversations."""
 
     num_turns: int
-    num_facts: int
     num_manager_calls: int
     num_manager_failures: int  # outputs that did not parse: their turns left no trace in the bank
     operations: dict[str, int]
@@ -79,8 +78,8 @@ def score_answer(
     num_retrieved: int,
     retrieved_turns: Collection[str],
     kept_turns: Collection[str],
-    failure: str | None,
-    is_locomo: bool,
+    failure: str | None = None,
+    is_locomo: bool = False,
 ) -> ScoredAnswer:
     """Score one answer against the question's gold and its evidence turns."""
     evidence = set(question.evidence)

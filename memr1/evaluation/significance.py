@@ -66,7 +66,7 @@ def _sum_by_cluster(
     """Per cluster: the sum of its gains and the number of its questions."""
     positions = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
     index = [positions[name] for name in clusters]
-    return np.bincount(index, weights=gains), np.bincount(index).astype(np.float64)
+    return np.bincount(index, weights=gains).astype(np.float64), np.bincount(index).astype(np.float64)
 
 
 def _resample_means(
