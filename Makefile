@@ -1,0 +1,36 @@
+# memr1. Each target sets up what it needs: a virtual environment in .venv, once.
+SHELL := /bin/sh
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help pipeline test check bench
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+pipeline: $(STAMP)  ## Train, evaluate and register a pair on synthetic conversations, with the shipped tiny models
+	$(BIN)/memr1 run quickstart
+
+test: $(STAMP)  ## Run every test that this machine can run
+	$(BIN)/python -m pytest -m ""
+
+check: $(STAMP)  ## Lint, types, dependency direction, and the generated documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m flows.reference --check
+
+bench: $(STAMP)  ## Measure the published figures again; results in benchmarks/results
+	@for script in $(wildcard benchmarks/*.py); do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+# --compile-bytecode: without it every short-lived process would compile the libraries it imports once more.
+$(STAMP): pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh .ci/prerequisites
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
