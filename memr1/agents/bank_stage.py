@@ -1,0 +1,64 @@
+"""Stage 2: the training conversations' banks, as the Memory Manager builds them before it is trained.
+
+Writes in 2_bank: store/ (the live bank), operations.jsonl (its journal), entries.jsonl, summary.json, validation.json.
+Killed anywhere, it continues from the journal.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from memr1.agents.bank_builder import BuildSummary, build_banks
+from memr1.agents.pair import build_pair
+from memr1.bank.bank import BankStore
+from memr1.bank.embedding import build_embedder
+from memr1.bank.entry import MemoryEntry
+from memr1.bank.stores import open_store
+from memr1.config import AGENTS, RunConfig
+from memr1.data.stored import read_dataset
+from memr1.data.validation import validate_rows
+from memr1.records import write_json, write_jsonl
+from memr1.run_dir import RunDir
+
+
+def build_training_banks(
+    run: RunDir, config: RunConfig, cache: Path, on_step: Callable[[int, int], None]
+) -> BuildSummary:
+    """Build, check and write the banks of the training split. `cache` is the file of known embeddings.
+
+    Raises AgentError when no output parses, ExpectationsFailed when the suite refuses the entries.
+    """
+    dataset = read_dataset(run)
+    pair = build_pair(config, dict.fromkeys(AGENTS))
+    embedder = build_embedder(cache)
+    store = open_store(config.bank, run.bank / "store", embedder)
+    by_id = {conversation.id: conversation for conversation in dataset.conversations}
+    try:
+        summary = build_banks(
+            [by_id[key] for key in dataset.splits.train],
+            pair.manager,
+            pair.extractor,
+            store,
+            entries_per_turn=config.retrieval.entries_per_turn,
+            embedder=embedder,
+            on_step=on_step,
+        )
+        write_banks(run, store)
+    finally:
+        store.close()
+    write_json(run.bank / "summary.json", summary.model_dump(mode="json"))
+    return summary
+
+
+def write_banks(run: RunDir, store: BankStore) -> None:
+    """Write the journals and the entries they fold to, once the suite has accepted the entries."""
+    banks = [store.bank(scope) for scope in store.scopes()]
+    entries = [entry for bank in banks for entry in bank.entries()]
+    validate_rows("memory_entries", [entry_row(entry) for entry in entries], run.bank / "validation.json")
+    write_jsonl(run.bank / "operations.jsonl", (record for bank in banks for record in bank.journal()))
+    write_jsonl(run.bank / "entries.jsonl", entries)
+
+
+def entry_row(entry: MemoryEntry) -> dict[str, str | int]:
+    """An entry as the suite memory_entries sees it."""
+    row: dict[str, str | int] = {"scope": entry.scope, "id": entry.id, "speaker": entry.speaker, "text": entry.text}
+    return {**row, "time": entry.time.isoformat(), "num_turn_ids": len(entry.turn_ids)}
