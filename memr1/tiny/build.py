@@ -1,0 +1,192 @@
+"""Make the shipped weights from nothing: `python -m memr1.tiny.build [--out DIR] [--work DIR]`.
+
+    tokenizer        byte-level BPE over the world's templates and invented words
+    memory_manager   a fresh network with a planted induction circuit, then demonstrations
+    answer_agent     the same, in parallel
+    exam.json        the gate: fit to start reinforcement from?
+
+Every stage writes under the work folder and takes its name at its end: a stage whose output is there is skipped, so an
+interrupted build goes on where it stopped. Delete the work folder to begin anew.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from transformers import AutoTokenizer
+
+from memr1.bank.embedding import HashEmbedder, MiniLmEmbedder
+from memr1.config import AGENTS, AgentName
+from memr1.data.synthetic import SyntheticOptions, build_synthetic_dataset
+from memr1.errors import TrainingError
+from memr1.records import Record, write_json
+from memr1.tiny.architecture import VOCABULARY_SIZE, Shape, build_network
+from memr1.tiny.exam import DecisionRates, PairScore, rate_decisions, score_pair
+from memr1.tiny.tokenizer import END, PAD, write_tokenizer
+from memr1.tiny.warm_start import WARM_START, WarmStartOptions, show_demonstrations
+from memr1.tiny.weights import WEIGHTS_FOLDER
+
+log = logging.getLogger(__name__)
+SHIPPED_FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    "chat_template.jinja",
+)  # fmt: skip
+
+# Decision → least share of sampled completions that are right word by word: reinforcement must see enough of them.
+LEAST_SAMPLED = {"new": 0.8, "change": 0.35, "removal": 0.25, "current": 0.8, "former": 0.2, "missing": 0.75}
+
+
+class Gate(Record):
+    """What a warm pair must reach before it is written out."""
+
+    exact_match: tuple[float, float] = (0.2, 0.6)  # above: nothing left to learn; below: nothing to learn from
+    sampled: dict[str, float] = Field(default_factory=lambda: dict(LEAST_SAMPLED))
+    updates_on_new: float = 0.01  # a new fact that overwrites another one
+
+
+class BuildOptions(Record):
+    """Everything a build depends on."""
+
+    seed: int = 7
+    shape: Shape = Shape()
+    warm_start: dict[AgentName, WarmStartOptions] = WARM_START
+    gate: Gate | None = Gate()  # none: the exam is taken and not judged
+    num_exam_conversations: int = 60
+    num_exam_banks: int = 200
+    hash_embedder: bool = False  # retrieve by shared words only: no embedding model is loaded
+
+
+class Exam(Record):
+    """What exam.json holds."""
+
+    seconds: dict[str, float]  # of each stage of this build; 0 where it was skipped
+    num_parameters: int
+    score: PairScore
+    decisions: dict[str, DecisionRates]
+
+
+def build_tiny_pair(work: Path, out: Path, options: BuildOptions) -> Exam:
+    """Run what is missing of the build, then write both agents' folders. Raises TrainingError at the gate."""
+    seconds = {"tokenizer": _stage(work / "tokenizer", lambda folder: _make_tokenizer(folder, options))}
+    seconds |= _train_agents(work, options)
+    exam = _take_exam(work, options, seconds)
+    write_json(work / "exam.json", exam.model_dump(mode="json"))
+    if options.gate is not None:
+        _judge(exam, options.gate)
+    for agent in AGENTS:
+        _ship(work / agent, out / agent)
+    write_json(out / "exam.json", exam.model_dump(mode="json"))
+    return exam
+
+
+def warm_up_agent(work: Path, agent: AgentName, options: BuildOptions) -> float:
+    """Train one agent on one thread, unless its folder is there; return the seconds it took."""
+    torch.set_num_threads(1)
+    return _stage(work / agent, lambda folder: _train(work / "tokenizer", folder, agent, options))
+
+
+def _stage(folder: Path, make: Callable[[Path], None]) -> float:
+    """Make a folder in one rename. Returns seconds; 0 when it was there."""
+    if folder.exists():
+        log.info("%s is there: skipped", folder)
+        return 0.0
+    started = time.monotonic()
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    make(partial)
+    os.replace(partial, folder)
+    log.info("%s: %.0f s", folder, time.monotonic() - started)
+    return time.monotonic() - started
+
+
+def _make_tokenizer(folder: Path, options: BuildOptions) -> None:
+    write_tokenizer(folder, VOCABULARY_SIZE, options.seed)
+
+
+def _train_agents(work: Path, options: BuildOptions) -> dict[str, float]:
+    """Both agents at once, each in a process of its own."""
+    with ProcessPoolExecutor(len(AGENTS), multiprocessing.get_context("spawn")) as pool:
+        running = {agent: pool.submit(_warm_up_in_process, work, agent, options) for agent in AGENTS}
+        return {agent: future.result() for agent, future in running.items()}
+
+
+def _warm_up_in_process(work: Path, agent: AgentName, options: BuildOptions) -> float:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    return warm_up_agent(work, agent, options)
+
+
+def _train(tokenizer_folder: Path, folder: Path, agent: AgentName, options: BuildOptions) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(tokenizer_folder), padding_side="left")
+    network = build_network(options.shape, options.seed)
+    network.config.pad_token_id, network.config.eos_token_id = tokenizer.convert_tokens_to_ids([PAD, END])
+    network.generation_config.pad_token_id = network.config.pad_token_id
+    network.generation_config.eos_token_id = network.config.eos_token_id
+    show_demonstrations(network, tokenizer, agent, options.warm_start[agent], options.seed)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _take_exam(work: Path, options: BuildOptions, seconds: dict[str, float]) -> Exam:
+    started = time.monotonic()
+    folders = {agent: work / agent for agent in AGENTS}
+    dataset = build_synthetic_dataset(
+        SyntheticOptions(num_train=1, num_validation=1, num_test=options.num_exam_conversations), options.seed
+    )
+    embedder = HashEmbedder() if options.hash_embedder else MiniLmEmbedder(work / "vectors.sqlite")
+    decisions: dict[str, DecisionRates] = {}
+    for agent in AGENTS:
+        decisions |= rate_decisions(agent, folders[agent], options.num_exam_banks, options.seed)
+    score = score_pair(folders, dataset, dataset.splits.test, embedder)
+    return Exam(
+        seconds={**seconds, "exam": time.monotonic() - started},
+        num_parameters=sum(p.numel() for p in build_network(options.shape, options.seed).parameters()),
+        score=score,
+        decisions=decisions,
+    )
+
+
+def _judge(exam: Exam, gate: Gate) -> None:
+    low, high = gate.exact_match
+    failures = [] if low <= exam.score.exact_match <= high else [f"exact match {exam.score.exact_match:.3f}"]
+    for decision, least in gate.sampled.items():
+        if exam.decisions[decision].sampled < least:
+            failures.append(f"{decision} is right in {exam.decisions[decision].sampled:.3f}, below {least}")
+    if exam.decisions["new"].sampled_updates > gate.updates_on_new:
+        failures.append(f"a new fact overwrites another in {exam.decisions['new'].sampled_updates:.3f}")
+    if failures:
+        raise TrainingError(
+            f"the warm pair is no start for reinforcement: {'; '.join(failures)}. See exam.json in the work folder; "
+            "show more demonstrations or change their bias"
+        )
+
+
+def _ship(trained: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in SHIPPED_FILES:
+        shutil.copy(trained / name, folder / name)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m memr1.tiny.build", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=WEIGHTS_FOLDER, help="folder of the finished weights")
+    parser.add_argument("--work", type=Path, default=Path(".memr1/tiny"), help="folder of the build's stages")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    exam = build_tiny_pair(arguments.work, arguments.out, BuildOptions())
+    print(exam.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    main()

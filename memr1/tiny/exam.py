@@ -1,0 +1,124 @@
+"""How good a pair of tiny agents is: what it answers on held-out conversations, and what it decides when sampled.
+
+The second number is the one that matters for a warm start. Reinforcement can only make likelier what is sampled
+now and then: a right decision of no probability is never found, however good the reward.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memr1.agents.answer_agent import AnswerAgent, AnswerRequest, retrieve_for_question
+from memr1.agents.bank_builder import build_banks
+from memr1.agents.fact_extractor import TurnExtractor
+from memr1.agents.generation import Generator
+from memr1.agents.memory_manager import MemoryManager
+from memr1.agents.transformers_generator import TransformersGenerator
+from memr1.bank.embedding import Embedder
+from memr1.bank.in_memory import InMemoryStore
+from memr1.config import AGENTS, AgentName
+from memr1.data.conversation import Dataset, Question
+from memr1.data.synthetic import CATEGORY_NAMES
+from memr1.metrics import exact_match
+from memr1.records import Record
+from memr1.tiny.demonstrations import UNBIASED, Words
+from memr1.tiny.warm_start import DEMONSTRATE
+
+MAX_NEW_TOKENS = 64
+ENTRIES_PER_TURN, ENTRIES_PER_SPEAKER = 6, 8  # as in the quickstart profile
+HELD_OUT_WORDS = Words(split="validation", invented_names=0.0, invented_values=0.0)
+EXAM_FACTS: dict[AgentName, int] = {"memory_manager": 5, "answer_agent": 5}
+NUM_BRANCHES = 6
+
+
+class PairScore(Record):
+    """Exact match of a pair on held-out conversations, greedy."""
+
+    exact_match: float
+    by_category: dict[str, float]
+    num_questions: int
+    num_unreadable_turns: int
+    num_unreadable_answers: int
+
+
+class DecisionRates(Record):
+    """Of one decision: how often the completion is the right one word by word, sampled at temperature 1 and greedy."""
+
+    sampled: float
+    greedy: float
+    num_prompts: int
+    sampled_updates: float  # completions that hold an UPDATE
+
+
+def score_pair(
+    folders: Mapping[AgentName, Path], dataset: Dataset, ids: Sequence[str], embedder: Embedder
+) -> PairScore:
+    """Build the banks of these conversations and answer their questions, as a run's evaluation does."""
+    generators = {agent: TransformersGenerator(folders[agent]) for agent in AGENTS}
+    store = InMemoryStore(embedder)
+    summary = build_banks(
+        [conversation for conversation in dataset.conversations if conversation.id in ids],
+        MemoryManager(generators["memory_manager"], "compact", MAX_NEW_TOKENS),
+        TurnExtractor(),
+        store,
+        entries_per_turn=ENTRIES_PER_TURN,
+        embedder=embedder,
+    )
+    questions = [question for question in dataset.questions if question.conversation_id in ids]
+    requests = _answer_requests(dataset, questions, store)
+    answers = AnswerAgent(generators["answer_agent"], "compact", MAX_NEW_TOKENS).answer(requests)
+    scores = [exact_match(answer.text, question.answer) for answer, question in zip(answers, questions, strict=True)]
+    return PairScore(
+        exact_match=sum(scores) / len(scores),
+        by_category=_mean_by([CATEGORY_NAMES[question.category] for question in questions], scores),
+        num_questions=len(questions),
+        num_unreadable_turns=summary.num_parse_failures,
+        num_unreadable_answers=sum(answer.failure is not None for answer in answers),
+    )
+
+
+def rate_decisions(agent: AgentName, folder: Path, num_banks: int, seed: int) -> dict[str, DecisionRates]:
+    """Decision → rates, on banks of held-out words."""
+    rng = random.Random(f"exam/{seed}/{agent}")
+    drawn = [
+        DEMONSTRATE[agent](rng, HELD_OUT_WORDS, UNBIASED, EXAM_FACTS[agent], NUM_BRANCHES) for _ in range(num_banks)
+    ]
+    branches = [(item.bank + branch.prompt, branch) for item in drawn for branch in item.branches]
+    generator: Generator = TransformersGenerator(folder, seed=seed)
+    prompts = [prompt for prompt, _ in branches]
+    sampled = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
+    greedy = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS)
+    decisions = [branch.decision for _, branch in branches]
+    wanted = [branch.completion for _, branch in branches]
+    sampled_right = _mean_by(decisions, [text == right for text, right in zip(sampled, wanted, strict=True)])
+    greedy_right = _mean_by(decisions, [text == right for text, right in zip(greedy, wanted, strict=True)])
+    updates = _mean_by(decisions, ['"op":"UPDATE"' in text for text in sampled])
+    return {
+        name: DecisionRates(
+            sampled=sampled_right[name],
+            greedy=greedy_right[name],
+            num_prompts=count,
+            sampled_updates=updates[name],
+        )
+        for name, count in sorted(Counter(decisions).items())
+    }
+
+
+def _answer_requests(dataset: Dataset, questions: Sequence[Question], store: InMemoryStore) -> list[AnswerRequest]:
+    """Every question with the entries retrieved for it."""
+    speakers = {conversation.id: conversation.speakers for conversation in dataset.conversations}
+    requests: list[AnswerRequest] = []
+    for question in questions:
+        scope = question.conversation_id
+        memories = retrieve_for_question(store.bank(scope), question.text, speakers[scope], ENTRIES_PER_SPEAKER)
+        requests.append(AnswerRequest(question_id=question.id, question=question.text, memories=tuple(memories)))
+    return requests
+
+
+def _mean_by(names: Sequence[Any], values: Sequence[float]) -> dict[str, float]:
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(names, values, strict=True):
+        groups.setdefault(name, []).append(value)
+    return {name: sum(group) / len(group) for name, group in sorted(groups.items())}

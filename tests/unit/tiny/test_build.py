@@ -1,0 +1,42 @@
+"""The build's stages: each runs once, and only what is missing runs again."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from memr1.config import AGENTS
+from memr1.errors import TrainingError
+from memr1.tiny.architecture import Shape
+from memr1.tiny.build import BuildOptions, Gate, build_tiny_pair
+from memr1.tiny.warm_start import WarmStartOptions
+from memr1.tiny.weights import agent_folder
+
+FEW_STEPS = WarmStartOptions(num_steps=2, num_facts=(1, 2), batch_size=2, num_branches=1)
+MINUSCULE = BuildOptions(
+    shape=Shape(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32),
+    warm_start=dict.fromkeys(AGENTS, FEW_STEPS),
+    gate=None,
+    num_exam_conversations=1,
+    num_exam_banks=12,
+    hash_embedder=True,
+)
+
+
+def test_a_build_that_is_run_again_makes_only_what_is_missing(tmp_path: Path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    first = build_tiny_pair(work, out, MINUSCULE)
+    assert all(seconds > 0 for seconds in first.seconds.values())
+    weights = (agent_folder("memory_manager", out) / "model.safetensors").read_bytes()
+    shutil.rmtree(work / "memory_manager")
+    second = build_tiny_pair(work, out, MINUSCULE)
+    assert second.seconds["memory_manager"] > 0
+    assert second.seconds["tokenizer"] == second.seconds["answer_agent"] == 0
+    assert (agent_folder("memory_manager", out) / "model.safetensors").read_bytes() == weights
+
+
+def test_a_pair_that_fails_the_gate_is_not_written_out(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no start for reinforcement"):
+        build_tiny_pair(tmp_path / "work", tmp_path / "out", MINUSCULE.model_copy(update={"gate": Gate()}))
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "work" / "exam.json").is_file()
