@@ -174,14 +174,14 @@ def _option(model: type[BaseModel], section: str, name: str, field: FieldInfo) -
 
 def _models_in(field: FieldInfo) -> list[type[BaseModel]]:
     """The section, or the variants of a section, that a field holds."""
-    parts = typing.get_args(field.annotation) or (field.annotation,)
-    parts = tuple(inner for part in parts for inner in (typing.get_args(part) if _is_annotated(part) else (part,)))
-    parts = tuple(inner for part in parts for inner in (typing.get_args(part) or (part,)))
-    return [part for part in parts if inspect.isclass(part) and issubclass(part, BaseModel)]
+    return list(_models(field.annotation))
 
 
-def _is_annotated(kind: Any) -> bool:
-    return typing.get_origin(kind) is typing.Annotated
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    if inspect.isclass(kind) and issubclass(kind, BaseModel):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _models(part)
 
 
 def _tag(model: type[BaseModel]) -> str:

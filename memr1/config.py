@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from memr1.errors import ConfigError
 from memr1.records import Record
@@ -19,6 +19,16 @@ from memr1.records import Record
 AgentName = Literal["memory_manager", "answer_agent"]
 AGENTS: tuple[AgentName, ...] = ("memory_manager", "answer_agent")
 SystemName = Literal["warm_start", "trained", "always_add"]
+
+
+def kind_unless_given(default: str) -> Discriminator:
+    """Tells the variants of a section by their `kind`; a section without one is of the default kind."""
+
+    def kind_of(value: Any) -> str:
+        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+        return str(kind)
+
+    return Discriminator(kind_of)
 
 
 class SyntheticData(Record):
@@ -45,7 +55,12 @@ class TranscriptData(Record):
     path: Path = Field(description="Path of the .jsonl file.")
 
 
-DataConfig = Annotated[SyntheticData | LocomoData | TranscriptData, Field(discriminator="kind")]
+DataConfig = Annotated[
+    Annotated[SyntheticData, Tag("synthetic")]
+    | Annotated[LocomoData, Tag("locomo")]
+    | Annotated[TranscriptData, Tag("transcript")],
+    kind_unless_given("synthetic"),
+]
 
 
 class RetrievalConfig(Record):
@@ -67,7 +82,9 @@ class LanceBank(Record):
     kind: Literal["lancedb"] = "lancedb"
 
 
-BankConfig = Annotated[InMemoryBank | LanceBank, Field(discriminator="kind")]
+BankConfig = Annotated[
+    Annotated[InMemoryBank, Tag("in_memory")] | Annotated[LanceBank, Tag("lancedb")], kind_unless_given("lancedb")
+]
 
 
 class TransformersModel(Record):
@@ -95,7 +112,12 @@ class ScriptedModel(Record):
     reply: str = Field(description="The text returned for every prompt.")
 
 
-GeneratorConfig = Annotated[TransformersModel | EndpointModel | ScriptedModel, Field(discriminator="kind")]
+GeneratorConfig = Annotated[
+    Annotated[TransformersModel, Tag("transformers")]
+    | Annotated[EndpointModel, Tag("endpoint")]
+    | Annotated[ScriptedModel, Tag("scripted")],
+    kind_unless_given("transformers"),
+]
 
 
 class ExtractionConfig(Record):

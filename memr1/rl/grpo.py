@@ -99,7 +99,7 @@ def _arguments(
         use_cpu=not on_gpu,
         bf16=on_gpu,
         model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
-        gradient_checkpointing=on_gpu,
+        activation_checkpointing=on_gpu,
         deepspeed=str(deepspeed),
         logging_steps=1,
         save_steps=training.checkpoint_every,

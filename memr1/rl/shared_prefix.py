@@ -39,7 +39,8 @@ def share_prompts(model: Any) -> None:
         if args or input_ids is None or input_ids.size(1) < 2 or "past_key_values" in kwargs:
             return stock_generate(*args, **kwargs)
         mask = kwargs["attention_mask"]
-        cache = _prompt_cache(self, input_ids[:, :-1], mask[:, :-1])
+        # `generate` counts positions from a row's first real token on, a plain forward from its padding on.
+        cache = _prompt_cache(self, input_ids[:, :-1], mask[:, :-1], count_padding=False)
         return stock_generate(**kwargs, past_key_values=cache)
 
     model.forward = types.MethodType(forward, model)
@@ -58,7 +59,7 @@ def _shared_forward(
 ) -> Any:
     """The last prompt token runs with the completion: its output predicts the completion's first token."""
     cached = prompt_tokens - 1
-    cache = _prompt_cache(model, input_ids[:, :cached], attention_mask[:, :cached])
+    cache = _prompt_cache(model, input_ids[:, :cached], attention_mask[:, :cached], count_padding=True)
     return stock_forward(
         input_ids=input_ids[:, cached:],
         attention_mask=attention_mask,
@@ -68,13 +69,15 @@ def _shared_forward(
     )
 
 
-def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
+def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor, *, count_padding: bool) -> DynamicCache:
     """Key/value cache of every row, computed once per distinct row. Shapes of `prompts` and `mask`: (rows, tokens)."""
-    distinct, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
+    rows, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
+    distinct, distinct_mask = rows[..., 0], rows[..., 1].to(mask.dtype)
     cache = DynamicCache(config=model.config)
     model.base_model(
-        input_ids=distinct[..., 0],
-        attention_mask=distinct[..., 1].to(mask.dtype),
+        input_ids=distinct,
+        attention_mask=distinct_mask,
+        position_ids=None if count_padding else (distinct_mask.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
     )

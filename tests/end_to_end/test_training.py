@@ -1,0 +1,167 @@
+"""Training for real: torchrun, DeepSpeed ZeRO-2 and TRL on the shipped tiny models, a few steps of each."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from memr1.agents.bank_stage import build_training_banks
+from memr1.agents.generators import build_generator
+from memr1.bank.embedding import build_embedder
+from memr1.config import RunConfig, load_config
+from memr1.data.loading import load_dataset
+from memr1.data.stored import write_dataset
+from memr1.data.validation import validate_dataset
+from memr1.errors import WorkerFailed
+from memr1.records import write_json
+from memr1.rl.checkpoints import newest_whole_checkpoint, read_metrics
+from memr1.rl.launch import launch_training
+from memr1.rl.prepare import write_answer_examples, write_manager_examples
+from memr1.run_dir import RunDir, file_digest
+from memr1.tiny.weights import agent_folder
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "data.num_train=3",
+    "data.num_validation=1",
+    "data.num_test=1",
+    "bank.kind=in_memory",
+    "training.prompts_per_step=4",
+    "training.completions_per_prompt=4",
+    "training.checkpoint_every=2",
+    "training.memory_manager.num_steps=4",
+    "training.answer_agent.num_steps=2",
+)
+
+
+def prepared_run(root: Path, *overrides: str) -> tuple[RunDir, RunConfig]:
+    """A run whose data, bank and Manager's examples are ready."""
+    run, config = RunDir(root), load_config("quickstart", [*SMALL, *overrides])
+    write_json(run.config, config.model_dump(mode="json"))
+    dataset, _ = validate_dataset(load_dataset(config.data, config.seed), run)
+    write_dataset(run, dataset)
+    build_training_banks(run, config, root / "vectors", lambda *_: None)
+    write_manager_examples(run, config, build_embedder(None))
+    return run, config
+
+
+def train_manager(
+    run: RunDir, config: RunConfig, on_step: Callable[[Mapping[str, float]], None] = lambda _: None
+) -> None:
+    launch_training(run, config, "memory_manager", run.logs / "train.log", on_step)
+
+
+def weights_digest(run: RunDir) -> str:
+    return file_digest(run.model("memory_manager") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, RunConfig]:
+    run, config = prepared_run(tmp_path_factory.mktemp("trained"))
+    train_manager(run, config)
+    return run, config
+
+
+def test_training_changes_the_weights_and_reports_every_step(trained: tuple[RunDir, RunConfig]) -> None:
+    run, _ = trained
+    steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    for name in ("reward", "kl", "completion_tokens", "parse_failures", "operations/ADD", "zero_variance_groups"):
+        assert all(name in step for step in steps)
+    warm = file_digest(agent_folder("memory_manager") / "model.safetensors")
+    assert weights_digest(run) != warm
+
+
+def test_the_answer_agent_trains_on_banks_of_the_trained_manager(trained: tuple[RunDir, RunConfig]) -> None:
+    run, config = trained
+    assert write_answer_examples(run, config, build_embedder(None)) > 0
+    summary = launch_training(run, config, "answer_agent", run.logs / "train.log")
+    assert summary.num_steps == 2
+    generator = build_generator(config.answer_agent.generator, "answer_agent", run.model("answer_agent"))
+    assert generator.sample_texts(["memories:\n\nquestion:\nWhere does Ann live?\nanswer:"], max_new_tokens=32)[0]
+
+
+class Killed(Exception):
+    """Stands for a cancelled flow."""
+
+
+def test_a_cancelled_training_ends_every_rank_and_resumes_to_the_same_weights(
+    trained: tuple[RunDir, RunConfig], tmp_path: Path
+) -> None:
+    run, config = prepared_run(tmp_path / "cancelled")
+
+    def cancel_after_three_steps(step: Mapping[str, float]) -> None:
+        if step["step"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_manager(run, config, cancel_after_three_steps)
+    assert not ranks_of(run)
+    checkpoint = newest_whole_checkpoint(run.checkpoints("memory_manager"))
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    train_manager(run, config)
+    steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    assert weights_digest(run) == weights_digest(trained[0])
+
+
+def test_ranks_end_when_the_process_that_launched_them_is_killed(tmp_path: Path) -> None:
+    run, _ = prepared_run(tmp_path, "training.memory_manager.num_steps=200")
+    code = (
+        "import sys; from pathlib import Path; from memr1.rl.launch import launch_training;"
+        "from memr1.run_dir import RunDir; from memr1.config import read_resolved_config;"
+        "run = RunDir(Path(sys.argv[1]));"
+        "launch_training(run, read_resolved_config(run.config), 'memory_manager', run.logs / 'train.log')"
+    )
+    flow = subprocess.Popen([sys.executable, "-c", code, str(run.root)])
+    try:
+        wait_until(lambda: len(read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")) >= 1, seconds=180)
+    finally:
+        flow.send_signal(signal.SIGKILL)
+        flow.wait()
+    wait_until(lambda: not ranks_of(run), seconds=20)
+
+
+def test_lora_trains_an_adapter_that_the_generator_loads(tmp_path: Path) -> None:
+    run, config = prepared_run(tmp_path, "training.lora.rank=4", "training.memory_manager.num_steps=2")
+    train_manager(run, config)
+    folder = run.model("memory_manager")
+    assert (folder / "adapter_config.json").exists() and not (folder / "model.safetensors").exists()
+    generator = build_generator(config.memory_manager.generator, "memory_manager", folder)
+    assert generator.sample_texts(["memories:\n\nturn:\nAnn: I live in Rome.\noperations:"], max_new_tokens=48)[0]
+
+
+def test_a_failing_worker_is_an_error_with_its_own_words_and_its_log(tmp_path: Path) -> None:
+    run, config = prepared_run(tmp_path)
+    (run.examples("memory_manager") / "examples.jsonl").write_text("{broken\n", encoding="utf-8")
+    with pytest.raises(WorkerFailed, match=r"examples\.jsonl:1") as failure:
+        train_manager(run, config)
+    assert str(run.logs / "train.log") in str(failure.value)
+
+
+def ranks_of(run: RunDir) -> list[int]:
+    """Ids of the live processes that train in this run directory."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"memr1.rl.worker" in words and str(run.root.resolve()).encode() in words:
+                found.append(int(folder.name))
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Fail unless the condition holds within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
