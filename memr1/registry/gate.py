@@ -53,8 +53,8 @@ def match_questions(challenger: Iterable[ScoredAnswer], incumbent: Iterable[Scor
     if ours.keys() != theirs.keys():
         odd = sorted(ours.keys() ^ theirs.keys())
         raise RegistryError(
-            f"the gate needs both systems' answers to the same questions; {len(odd)} have only one, such as {odd[0]!r}. "
-            "Run the evaluate stage again."
+            f"the gate needs both systems' answers to the same questions; {len(odd)} have only one, like {odd[0]!r}: "
+            "run the evaluate stage again"
         )
     return [
         GateQuestion(
@@ -103,8 +103,8 @@ def decide_promotion(
 def refuse_stale_comparison(decision: GateDecision, evaluated: str, serving: str) -> GateDecision:
     """The same decision, turned down because the champion changed after the evaluation."""
     reason = (
-        f"Not promoted: the evaluation compared with {evaluated}, but {serving} serves now. Run the evaluate stage again "
-        "to compare with it."
+        f"Not promoted: the evaluation compared with {evaluated}, but {serving} serves now. "
+        "Run the evaluate stage again to compare with it."
     )
     return decision.model_copy(update={"promoted": False, "reasons": (*decision.reasons[:-1], reason)})
 
@@ -121,8 +121,8 @@ def _reasons(decision: GateDecision) -> list[str]:
     ]
     if decision.unit == "question":
         reasons.append(
-            f"There are fewer than {MIN_CLUSTERS} conversations, so single questions were resampled. Questions about one "
-            "conversation are alike: the true certainty is lower than this figure."
+            f"There are fewer than {MIN_CLUSTERS} conversations, so single questions were resampled. "
+            "Questions about one conversation are alike: the true certainty is lower than this figure."
         )
     return [*reasons, _verdict(decision, who)]
 

@@ -28,9 +28,9 @@ def questions(wins: int, losses: int, ties: int, num_conversations: int) -> list
 
 def answer(question_id: str, exact_match: float) -> ScoredAnswer:
     return ScoredAnswer(
-        system="any", question_id=question_id, conversation_id="c", category=1, question="?", gold="Rome", answer="Rome",
-        memories=(), num_retrieved=0, num_evidence=0, evidence_found=0, evidence_kept=0, failure=None, f1=exact_match,
-        bleu1=exact_match, exact_match=exact_match,
+        system="any", question_id=question_id, conversation_id="c", category=1, question="?", gold="Rome",
+        answer="Rome", memories=(), num_retrieved=0, num_evidence=0, evidence_found=0, evidence_kept=0, failure=None,
+        f1=exact_match, bleu1=exact_match, exact_match=exact_match,
     )  # fmt: skip
 
 
@@ -67,7 +67,9 @@ def test_a_better_but_uncertain_challenger_is_not_promoted() -> None:
 def test_one_good_conversation_does_not_carry_a_promotion() -> None:
     # All 30 wins lie in one of ten conversations: resampled by question they would look certain.
     rows = [
-        GateQuestion(question_id=str(n), conversation_id=f"c{n // 30}", challenger=float(n < 30 or n % 2), incumbent=n % 2)
+        GateQuestion(
+            question_id=str(n), conversation_id=f"c{n // 30}", challenger=float(n < 30 or n % 2), incumbent=n % 2
+        )
         for n in range(300)
     ]
     decision = decide_promotion(rows, "champion", seed=7)
@@ -99,9 +101,12 @@ def test_a_champion_that_changed_since_the_evaluation_turns_a_promotion_down() -
 
 def test_answers_are_matched_by_question() -> None:
     matched = match_questions([answer("b", 1.0), answer("a", 0.0)], [answer("a", 1.0), answer("b", 0.0)])
-    assert [(item.question_id, item.challenger, item.incumbent) for item in matched] == [("b", 1.0, 0.0), ("a", 0.0, 1.0)]
+    assert [(item.question_id, item.challenger, item.incumbent) for item in matched] == [
+        ("b", 1.0, 0.0),
+        ("a", 0.0, 1.0),
+    ]
 
 
 def test_different_questions_cannot_be_compared() -> None:
-    with pytest.raises(RegistryError, match="only one, such as 'b'"):
+    with pytest.raises(RegistryError, match="only one, like 'b'"):
         match_questions([answer("a", 1.0), answer("b", 1.0)], [answer("a", 1.0)])
