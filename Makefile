@@ -33,4 +33,5 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m memr1.rl.compile > $(VENV)/compile.log 2>&1 || { cat $(VENV)/compile.log; exit 1; }
 	@touch $@

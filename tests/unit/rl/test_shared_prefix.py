@@ -6,7 +6,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from memr1.rl.shared_prefix import share_prompts
 
-PROMPT_TOKENS, COMPLETION_TOKENS = 12, 5
+PROMPT_TOKENS, COMPLETION_TOKENS = 24, 5
 
 
 def tiny_model() -> Qwen2ForCausalLM:
@@ -21,10 +21,9 @@ def tiny_model() -> Qwen2ForCausalLM:
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=None,
+        initializer_range=0.5,  # large weights: attention that tells positions apart, and logits without near-ties
     )
     model = Qwen2ForCausalLM(config)
-    with torch.no_grad():  # decisive logits: near-ties would flip on rounding and say nothing about sharing
-        model.lm_head.weight.mul_(60)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     return model
 
@@ -34,7 +33,7 @@ def rollout_batch() -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     prompts = torch.randint(2, 60, (3, PROMPT_TOKENS))
     mask = torch.ones_like(prompts)
-    for row, padding in enumerate((0, 3, 7)):
+    for row, padding in enumerate((0, 5, 17)):
         mask[row, :padding], prompts[row, :padding] = 0, 0
     order = torch.randperm(12)
     prompts, mask = prompts.repeat_interleave(4, 0)[order], mask.repeat_interleave(4, 0)[order]
@@ -59,7 +58,7 @@ def test_shared_prompts_give_the_same_log_probabilities_and_gradients() -> None:
     stock_values, stock_gradients = log_probs_and_gradients(model)
     share_prompts(model)
     values, gradients = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
-    assert torch.allclose(values, stock_values, atol=1e-4)
+    assert torch.allclose(values, stock_values, rtol=1e-4, atol=1e-3)
     assert (gradients - stock_gradients).norm() / stock_gradients.norm() < 1e-5
 
 
@@ -91,4 +90,4 @@ def test_gradient_checkpointing_falls_back_to_the_stock_path() -> None:
     seen: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
     values, _ = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
-    assert seen[0] == 12 and torch.allclose(values, stock_values, atol=1e-4)
+    assert seen[0] == 12 and torch.allclose(values, stock_values, rtol=1e-4, atol=1e-3)
