@@ -1,0 +1,118 @@
+"""How fast the memory bank is: embedding, ranking, and a build in lockstep.
+
+    python benchmarks/memory_bank.py → benchmarks/results/memory_bank.json
+
+Processor seconds are what this process used; wall seconds also wait for the disk and for other processes.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from memr1.bank.bank import BankStore
+from memr1.bank.embedding import MiniLmEmbedder
+from memr1.bank.entry import MemoryEntry
+from memr1.bank.in_memory import InMemoryBank, InMemoryStore
+from memr1.bank.lancedb_bank import LanceStore
+from memr1.bank.operation import Operation, Source
+from memr1.bank.retrieval import rank_entries
+from memr1.machine import describe_machine
+from memr1.records import write_json
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+RESULT = CHECKOUT / "benchmarks" / "results" / "memory_bank.json"
+NAMES, PLACES = ("Marta", "Joe", "Anna", "Peter", "Silvia", "Omar"), ("Lisbon", "Rome", "Oslo", "Paris", "Bern", "Lima")
+NUM_CONVERSATIONS, NUM_TURNS = 60, 25
+SENTENCES = [f"{NAMES[n % 6]} went to {PLACES[n % 5]} with {n} friends" for n in range(NUM_CONVERSATIONS * NUM_TURNS)]
+
+
+def main() -> None:
+    embedder = MiniLmEmbedder()
+    result: dict[str, object] = {"machine": describe_machine(CHECKOUT)}
+    result["embedding"] = measure_embedding(embedder)
+    result["ranking"] = {size: measure_ranking(embedder, size) for size in (10, 20, 600)}
+    result["build"] = [measure_build(name, grouped, embedder) for name in OPENERS for grouped in (False, True)]
+    RESULT.parent.mkdir(exist_ok=True)
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def measure_embedding(embedder: MiniLmEmbedder) -> dict[str, float]:
+    embedder.embed(["loads the model"])
+    with clock() as seconds:
+        embedder.embed(SENTENCES)
+    return {"num_sentences": len(SENTENCES), **seconds}
+
+
+def measure_ranking(embedder: MiniLmEmbedder, size: int) -> dict[str, float]:
+    """Microseconds for one query, vectors known; the fastest of ten rounds."""
+    time_of = datetime(2024, 1, 1)
+    entries = [MemoryEntry(id=str(n), scope="c", speaker="s", text=SENTENCES[n], time=time_of) for n in range(size)]
+    queries, vectors = SENTENCES[-200:], embedder.embed(SENTENCES[:size])
+    query_vectors = embedder.embed(queries)
+    bank = InMemoryBank("c", embedder, entries=entries)
+
+    def fastest(rank: Callable[[int], object]) -> float:
+        rounds = []
+        for _ in range(10):
+            started = time.process_time()
+            for number in range(len(queries)):
+                rank(number)
+            rounds.append((time.process_time() - started) / len(queries))
+        return round(min(rounds) * 1e6, 1)
+
+    return {
+        "rank_entries_us": fastest(lambda n: rank_entries(queries[n], query_vectors[n], entries, vectors, 30)),
+        "retrieve_us": fastest(lambda n: bank.retrieve(queries[n], speaker=None, limit=30)),
+    }
+
+
+OPENERS: dict[str, Callable[[MiniLmEmbedder, Path], BankStore]] = {
+    "in_memory": lambda embedder, _: InMemoryStore(embedder),
+    "in_memory with journal": InMemoryStore,
+    "lancedb": lambda embedder, folder: LanceStore(folder, embedder),
+}
+
+
+def measure_build(name: str, grouped: bool, embedder: MiniLmEmbedder) -> dict[str, object]:
+    """Every turn retrieves six entries and applies one operation; embedding is done before."""
+    embedder.embed(SENTENCES)
+    with tempfile.TemporaryDirectory() as folder, clock() as seconds:
+        store = OPENERS[name](embedder, Path(folder))
+        for turn in range(NUM_TURNS):
+            if grouped:
+                with store.group_commits():
+                    apply_step(store, turn)
+            else:
+                apply_step(store, turn)
+        store.close()
+    return {"store": name, "group_commits": grouped, "num_turns": NUM_CONVERSATIONS * NUM_TURNS, **seconds}
+
+
+def apply_step(store: BankStore, turn: int) -> None:
+    for conversation in range(NUM_CONVERSATIONS):
+        bank = store.bank(f"conversation {conversation}")
+        text, speaker = SENTENCES[conversation * NUM_TURNS + turn], NAMES[turn % 2]
+        shown = bank.retrieve(text, speaker=speaker, limit=6)
+        change = Operation(kind="ADD", text=text)
+        if shown and turn % 4 == 3:
+            change = Operation(kind="UPDATE", entry_id=shown[0].id, text=text)
+        bank.apply([change], Source(turn_id=str(turn), speaker=speaker, time=datetime(2024, 1, 1), policy="benchmark"))
+
+
+@contextmanager
+def clock() -> Iterator[dict[str, float]]:
+    """Fills the dictionary it gives when the block ends."""
+    seconds: dict[str, float] = {}
+    wall, processor = time.perf_counter(), time.process_time()
+    yield seconds
+    seconds["wall_seconds"] = round(time.perf_counter() - wall, 3)
+    seconds["processor_seconds"] = round(time.process_time() - processor, 3)
+
+
+if __name__ == "__main__":
+    main()
