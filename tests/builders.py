@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from memr1.bank.entry import MemoryEntry
 from memr1.data.conversation import Conversation, Dataset, Fact, Question, Session, Splits, Turn
@@ -83,3 +84,40 @@ def dataset(
         questions=tuple(questions),
         splits=Splits(**{key: tuple(chosen.get(key, ())) for key in ("train", "validation", "test")}),
     )
+
+
+def write_random_model(
+    folder: Path, *, seed: int = 0, hidden_size: int = 32, num_layers: int = 2, ends: Sequence[str] = ()
+) -> Path:
+    """A Qwen2 of random weights whose tokens are bytes, with a tokeniser and a chat template. It speaks gibberish.
+
+    `ends` are characters that end its output like the end-of-text token does.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    wrapped.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}{{ '\\n' }}"
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(wrapped),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        initializer_range=0.2,  # far enough apart that padding cannot change which token is likeliest
+        eos_token_id=wrapped.eos_token_id,
+        pad_token_id=wrapped.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(config)
+    model.generation_config.eos_token_id = [wrapped.eos_token_id, *wrapped.convert_tokens_to_ids(list(ends))]
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder

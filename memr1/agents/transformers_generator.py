@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.utils import logging as hub_logging
 
 from memr1.errors import AgentError, CheckpointMissing, GenerationFailed
 
 log = logging.getLogger(__name__)
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
-SHRINK_BELOW = 0.6  # share of rows still decoding under which the ended ones are dropped from the batch
+ROOM_TOKENS = 32
+SHRINK_BELOW = 0.75  # share of rows still decoding under which the ended ones are dropped from the batch
 
 
 class TransformersGenerator:
@@ -64,7 +67,7 @@ class TransformersGenerator:
                 f"a prompt of {len(ids)} tokens and {max_new_tokens} new ones do not fit into the {room} of "
                 f"{self.name}: lower retrieval.entries_per_turn or entries_per_speaker, or max_new_tokens"
             )
-        return list(ids)
+        return list(ids) or self._end_ids.tolist()[:1]  # an empty prompt still needs a token to continue
 
     @torch.inference_mode()
     def _decode(self, prompts: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
@@ -73,7 +76,7 @@ class TransformersGenerator:
         places = (mask.cumsum(-1) - 1).clamp(min=0)
         outputs: list[list[int]] = [[] for _ in prompts]
         rows = torch.arange(len(prompts), device=self._device)  # which prompt each row of the batch continues; -1: none
-        cache = DynamicCache(config=self._model.config)
+        cache = _build_cache(self._model.config)
         for _ in range(max_new_tokens):
             logits = self._model(
                 input_ids=tokens,
@@ -112,10 +115,59 @@ class TransformersGenerator:
         return torch.multinomial(shares, 1, generator=self._sampling)[:, 0]
 
 
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' caches are half typed
+    """One layer's keys and values, with room for tokens to come: shape (rows, heads, tokens, head size).
+
+    The stock layer copies everything it holds at every token, which is most of a small model's decoding time.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self._rooms: list[torch.Tensor] = []  # what `keys` and `values` are the filled parts of
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append new tokens; everything held so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if not self._rooms or end > self._rooms[0].shape[-2]:
+            held = (self.keys, self.values) if length else (None, None)
+            self._rooms = [_make_room(*pair) for pair in zip(held, (key_states, value_states), strict=True)]
+        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
+            room[..., length:end, :] = new
+        self.keys, self.values = (room[..., :end, :] for room in self._rooms)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows only."""
+        super().batch_select_indices(indices)
+        self._rooms = []
+
+
+def _make_room(held: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+    """A tensor for what is held, what is new, and ROOM_TOKENS more; only what is held is filled in."""
+    length = 0 if held is None else held.shape[-2]
+    room = new.new_empty(*new.shape[:-2], length + new.shape[-2] + ROOM_TOKENS, new.shape[-1])
+    if held is not None:
+        room[..., :length, :] = held
+    return room
+
+
+def _build_cache(config: Any) -> DynamicCache:
+    """The cache that fits the model, its plain layers replaced by roomy ones."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
 def load_model(location: str | Path, adapter: Path | None = None) -> Any:
     """A causal model from a folder of weights or a hub id, with a LoRA adapter on it. Raises CheckpointMissing."""
     for folder in (Path(location), adapter):
         _refuse_empty(folder)
+    hub_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # one bar per loaded model would drown the stage lines
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
         model = AutoModelForCausalLM.from_pretrained(str(location), dtype=dtype)
