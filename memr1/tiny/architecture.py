@@ -14,6 +14,7 @@ from memr1.tiny.induction import plant_induction
 
 VOCABULARY_SIZE = 1024  # pieces of the tokeniser: byte-level BPE plus the added ones
 ROPE_THETA = 1e6  # as in Qwen2: half of a head's dimensions hardly turn over a prompt
+NUM_HEADS = 4  # what the planted look-up needs
 
 
 class Shape(Record):
@@ -21,7 +22,6 @@ class Shape(Record):
 
     hidden_size: int = 128
     num_layers: int = 4
-    num_heads: int = 4
     mlp_size: int = 256
     vocabulary_size: int = VOCABULARY_SIZE
 
@@ -34,8 +34,8 @@ def build_network(shape: Shape, seed: int) -> Any:
         hidden_size=shape.hidden_size,
         intermediate_size=shape.mlp_size,
         num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_heads,
+        num_attention_heads=NUM_HEADS,
+        num_key_value_heads=NUM_HEADS,
         attention_bias=True,
         max_position_embeddings=4096,
         bos_token_id=None,

@@ -35,11 +35,11 @@ class Bias(Record):
     update_on_change: float = 0.47  # else ADD, which leaves the stale entry beside the new one
     delete_on_removal: float = 0.42  # else NOOP
     noop_on_repeat: float = 0.5  # else ADD of the same text
-    later_of_two: float = 0.25  # else the first shown entry of a fact
+    right_of_two: float = 0.25  # the later of two entries of a fact is current, the earlier one former; else swapped
     notice_former: float = 0.35  # else the current value
 
 
-UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, later_of_two=1.0, notice_former=1.0)
+UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, right_of_two=1.0, notice_former=1.0)
 
 
 class Words(Record):
@@ -164,7 +164,10 @@ def _manager_branch(
         return Branch(kind, f"{person}: {rng.choice(SMALL_TALK)}", small_talk_completion())
     if kind == "new" or not shown:
         return _new_fact(rng, words, person, shown)
-    return _known_fact(rng, words, bias, kind, rng.choice(shown))
+    # The easy world changes a fact once: seldom is one changed or removed that holds a former value already.
+    unchanged = [item for item in shown if not item.former]
+    pool = unchanged if unchanged and kind != "repeat" and rng.random() < 0.85 else shown
+    return _known_fact(rng, words, bias, kind, rng.choice(pool))
 
 
 def _new_fact(rng: random.Random, words: Words, person: str, shown: Sequence[Shown]) -> Branch:
@@ -214,7 +217,8 @@ def _answer_branch(
     question = relation.ask_former if former else rng.choice(relation.ask)
     about = f"{person} {relation.phrase}{FORMER if former else ''}"
     candidates = [other for other in shown if other.fact is item.fact]
-    chosen = candidates[-1 if rng.random() < bias.later_of_two else 0]
+    is_right = rng.random() < bias.right_of_two
+    chosen = candidates[-1 if is_right != former else 0]
     noticed = former and chosen.former and rng.random() < bias.notice_former
     answer = chosen.former if noticed else chosen.value
     kind: Decision = "stale" if len(candidates) > 1 else "former" if former else "current"

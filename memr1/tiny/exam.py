@@ -44,7 +44,10 @@ class PairScore(Record):
 
 
 class DecisionRates(Record):
-    """Of one decision: how often the completion is the right one word by word, sampled at temperature 1 and greedy."""
+    """Of one decision: how often it is right, sampled at temperature 1 and greedy.
+
+    A Manager's completion must be right word by word, of an Answer Agent's only the answer.
+    """
 
     sampled: float
     greedy: float
@@ -91,9 +94,13 @@ def rate_decisions(agent: AgentName, folder: Path, num_banks: int, seed: int) ->
     sampled = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
     greedy = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS)
     decisions = [branch.decision for _, branch in branches]
-    wanted = [branch.completion for _, branch in branches]
-    sampled_right = _mean_by(decisions, [text == right for text, right in zip(sampled, wanted, strict=True)])
-    greedy_right = _mean_by(decisions, [text == right for text, right in zip(greedy, wanted, strict=True)])
+    wanted = [_decisive_part(branch.completion) for _, branch in branches]
+    sampled_right = _mean_by(
+        decisions, [_decisive_part(text) == right for text, right in zip(sampled, wanted, strict=True)]
+    )
+    greedy_right = _mean_by(
+        decisions, [_decisive_part(text) == right for text, right in zip(greedy, wanted, strict=True)]
+    )
     updates = _mean_by(decisions, ['"op":"UPDATE"' in text for text in sampled])
     return {
         name: DecisionRates(
@@ -115,6 +122,10 @@ def _answer_requests(dataset: Dataset, questions: Sequence[Question], store: InM
         memories = retrieve_for_question(store.bank(scope), question.text, speakers[scope], ENTRIES_PER_SPEAKER)
         requests.append(AnswerRequest(question_id=question.id, question=question.text, memories=tuple(memories)))
     return requests
+
+
+def _decisive_part(completion: str) -> str:
+    return completion.rpartition('"answer":')[2]
 
 
 def _mean_by(names: Sequence[Any], values: Sequence[float]) -> dict[str, float]:

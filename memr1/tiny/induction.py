@@ -20,7 +20,7 @@ STEADY_TURN = 3e-3  # radians per token: dimensions that turn less hardly notice
 
 
 def plant_induction(network: Any) -> None:
-    """Overwrite the weights of the layers; needs torch's generator to be seeded, and at least four heads."""
+    """Overwrite the weights of the layers; needs torch's generator to be seeded, and four heads."""
     first, second = (layer.self_attn for layer in network.model.layers[:2])
     with torch.no_grad():
         for layer in network.model.layers:

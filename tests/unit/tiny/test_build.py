@@ -14,7 +14,7 @@ from memr1.tiny.weights import agent_folder
 
 FEW_STEPS = WarmStartOptions(num_steps=2, num_facts=(1, 2), batch_size=2, num_branches=1)
 MINUSCULE = BuildOptions(
-    shape=Shape(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32),
+    shape=Shape(hidden_size=32, num_layers=2, mlp_size=32),
     warm_start=dict.fromkeys(AGENTS, FEW_STEPS),
     gate=None,
     num_exam_conversations=1,

@@ -54,7 +54,7 @@ def test_a_fresh_network_already_looks_repeated_tokens_up() -> None:
     tokens = torch.cat([listed, listed[:, 8:16]], dim=1)
     with torch.no_grad():
         predicted = network(input_ids=tokens).logits[:, 24:31].argmax(-1)
-    assert (predicted == tokens[:, 25:]).float().mean() > 0.5
+    assert (predicted == tokens[:, 25:]).float().mean() > 0.9
 
 
 def _encode_whole(tokenizer: Any, prompt: str, completion: str) -> torch.Tensor:
