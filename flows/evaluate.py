@@ -8,7 +8,8 @@ from pathlib import Path
 from prefect import flow, task
 
 from flows.results import show_results
-from flows.stages import Counts, finish_stage, is_remote_registry
+from flows.stages import finish_stage, is_remote_registry
+from flows.work import Counts
 from memr1.console import show_progress
 from memr1.environment import embedding_cache
 from memr1.run_dir import RunDir

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prefect import flow, task
 
-from flows.stages import Counts, finish_stage, is_remote_registry
+from flows.stages import finish_stage, is_remote_registry
+from flows.work import Counts
 from memr1.run_dir import RunDir
 from memr1.run_start import OpenRun, read_config
 

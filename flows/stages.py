@@ -9,13 +9,13 @@ from pathlib import Path
 
 from prefect import task
 
+from flows.work import Counts
 from memr1.config import RunConfig
 from memr1.errors import ConfigError
 from memr1.run_dir import STAGES, DoneMarker, RunDir, StageName
 from memr1.run_start import OpenRun, open_run
 
 log = logging.getLogger(__name__)
-Counts = Mapping[str, int | float]
 INPUTS_NAME = "INPUTS"  # what a stage that is under way was begun on; its DONE.json says the same when it has finished
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.stages import Counts, finish_stage
+from flows import work
+from flows.child import in_child
+from flows.stages import finish_stage
+from flows.work import Counts
 from memr1.config import AgentName
 from memr1.console import show_progress
-from memr1.environment import embedding_cache
 from memr1.run_dir import StageName
 from memr1.run_start import OpenRun
 
@@ -52,17 +54,11 @@ def _train(agent: AgentName, opened: OpenRun) -> Counts:
 
 
 def _write_examples(agent: AgentName, opened: OpenRun) -> int:
-    from memr1.bank.embedding import build_embedder
-    from memr1.rl.prepare import write_answer_examples, write_manager_examples
-
     written = opened.run.examples(agent) / "examples.jsonl"
     if written.exists():  # whole: it is written atomically, and dropped when its inputs change
         return sum(1 for _ in written.open(encoding="utf-8"))
-    embedder = build_embedder(embedding_cache())
-    if agent == "memory_manager":
-        return write_manager_examples(opened.run, opened.config, embedder)
-    with show_progress("reading turns") as on_progress:
-        return write_answer_examples(opened.run, opened.config, embedder, on_progress)
+    write = work.write_manager_examples if agent == "memory_manager" else work.write_answer_examples
+    return int(in_child(write, "reading turns")(opened)["num_examples"])
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from flows.local_server import LocalServer, temporary_server
 from memr1.errors import ConfigError
-from tests.processes import fresh_environment
+from tests.processes import fresh_environment, is_running, wait_until
 
 
 @pytest.mark.service
@@ -37,10 +36,7 @@ def test_it_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
         text=True,
     )
     child = int(done.stdout)
-    deadline = time.monotonic() + 60
-    while is_running(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: not is_running(child))
 
 
 def test_a_server_that_cannot_start_is_an_error_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,11 +45,3 @@ def test_a_server_that_cannot_start_is_an_error_with_its_log(tmp_path: Path, mon
     with pytest.raises(ConfigError, match=r"server\.log"):
         server.wait_until_up()
     server.stop()
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process lives: a zombie that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.stages import Counts, finish_stage
+from flows.stages import finish_stage
+from flows.work import Counts
 from memr1.config import RunConfig
 from memr1.errors import ConfigError, DataError
 from memr1.run_dir import RunDir, StageName
