@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,6 +131,7 @@ class RememberingExtractor:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0, os.SEEK_END)  # others may have written while we waited for the lock
             self._catch_up()
             new = {key: facts for key, facts in found.items() if key not in self._known}
             lines = [FactsOfTurn(key=key, facts=tuple(facts)).model_dump_json() + "\n" for key, facts in new.items()]
