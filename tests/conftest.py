@@ -6,7 +6,10 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("repeatable", derandomize=True, deadline=None)  # a test run says the same twice
+settings.load_profile("repeatable")
 HOME = tempfile.mkdtemp(prefix="memr1-tests-")
 for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "MEMR1_ENDPOINT_URL", "MEMR1_ENDPOINT_KEY"):
     os.environ.pop(name, None)  # a developer's servers are not for tests

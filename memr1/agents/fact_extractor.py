@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from memr1.agents.generation import Generator
 from memr1.agents.generators import build_generator
+from memr1.agents.parsing import without_reasoning
 from memr1.agents.prompting import render_extraction_prompt
 from memr1.config import ExtractionConfig
 from memr1.data.conversation import Conversation, Fact, Session, Turn
@@ -186,7 +187,7 @@ def parse_facts(reply: str) -> list[str] | None:
 
     Never raises on text.
     """
-    said = reply.rpartition("</think>")[2]
+    said = without_reasoning(reply)
     start = said.find("{")
     try:
         tree: Any = json.JSONDecoder(strict=False).raw_decode(said, max(start, 0))[0]

@@ -80,7 +80,7 @@ def parse_answer(text: str, shown: Sequence[MemoryEntry]) -> Answer | ParseFailu
     The last marked answer counts. Without a mark there is no answer: the whole text is *not* taken for one.
     """
     try:
-        answer, memory_ids = _read_answer(_without_reasoning(text), shown)
+        answer, memory_ids = _read_answer(without_reasoning(text), shown)
     except _Unreadable as problem:
         return _failure(text, problem)
     return Answer(text=answer, memory_ids=memory_ids, completion=_encodable(text))
@@ -135,7 +135,7 @@ def _read_answer(said: str, shown: Sequence[MemoryEntry]) -> tuple[str, tuple[st
 
 def _read_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
     """The first JSON object of the text; it must hold one of the keys."""
-    said = _without_reasoning(text)
+    said = without_reasoning(text)
     start = said.find("{")
     if start < 0:
         raise _Unreadable("no JSON object")
@@ -148,7 +148,10 @@ def _read_object(text: str, keys: Sequence[str]) -> dict[str, Any]:
     return dict(tree)
 
 
-def _without_reasoning(text: str) -> str:
+def without_reasoning(text: str) -> str:
+    """What follows a model's <think> block; a tag inside the answer's own JSON is text like any other."""
+    if text.lstrip().startswith("{"):
+        return text
     return text.rpartition("</think>")[2]
 
 
