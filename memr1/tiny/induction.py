@@ -71,7 +71,7 @@ def _plant_match(
 def _turns(config: Any) -> torch.Tensor:
     """Radians per token of each pair of a head's dimensions: shape (head / 2,)."""
     head = config.hidden_size // config.num_attention_heads
-    return float(config.rope_parameters["rope_theta"]) ** -(torch.arange(0, head, 2) / head)
+    return torch.pow(float(config.rope_parameters["rope_theta"]), -(torch.arange(0, head, 2) / head))
 
 
 def _orthogonal(size: int) -> torch.Tensor:
