@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_made_is_named(open_bank_store: Opener, tmp_path
         open_bank_store(tmp_path / "file" / "bank")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_history_equals_the_reference_bank(
     open_bank_store: Opener, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -4,7 +4,7 @@ from datetime import datetime
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memr1.bank.bank import apply_operation, fold_journal, record_operations
@@ -72,6 +72,7 @@ def test_records_of_one_apply_count_down_to_its_end() -> None:
     assert [(record.sequence, record.num_following) for record in records] == [(4, 2), (5, 1), (6, 0)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(journals())
 def test_replaying_the_operations_gives_the_same_records(journal: list[JournalRecord]) -> None:
     entries: list[MemoryEntry] = []
@@ -86,6 +87,7 @@ def test_replaying_the_operations_gives_the_same_records(journal: list[JournalRe
         assert fold_journal(journal[:sequence], "c1") == entries
 
 
+@settings(deadline=None, max_examples=50)
 @given(journals("a"), journals("b"), st.randoms())
 def test_a_fold_sees_its_own_scope_only_however_journals_are_mixed(
     left: list[JournalRecord], right: list[JournalRecord], random: Random
@@ -99,6 +101,7 @@ def test_a_fold_sees_its_own_scope_only_however_journals_are_mixed(
     assert all(item.scope == "a" for item in fold_journal(mixed, "a"))
 
 
+@settings(deadline=None, max_examples=50)
 @given(journals(), st.data())
 def test_a_journal_with_a_record_missing_is_refused(journal: list[JournalRecord], data: st.DataObject) -> None:
     if len(journal) < 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memr1.bank import embedding
@@ -34,6 +34,7 @@ def test_the_fake_is_deterministic_normalised_and_near_for_shared_words() -> Non
     assert lisbon @ rome > 0.5 > abs(lisbon @ market)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_the_fake_gives_one_unit_row_per_text(texts: list[str]) -> None:
     rows = HashEmbedder(32).embed(texts)
@@ -120,6 +121,7 @@ def test_batches_are_sorted_by_length_and_bounded() -> None:
     assert batch_by_length([], 10) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40)), st.integers(1, 100))
 def test_every_place_is_in_exactly_one_batch(lengths: list[int], limit: int) -> None:
     batches = batch_by_length(lengths, limit)

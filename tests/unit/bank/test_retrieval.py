@@ -5,7 +5,7 @@ from math import log
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memr1.bank.embedding import HashEmbedder
@@ -81,6 +81,7 @@ def test_the_limit_cuts_the_end() -> None:
     assert rank("z", [], [], limit=3) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(alphabet="ab cé'", max_size=8), max_size=12),
     st.text(alphabet="ab c", max_size=6),
