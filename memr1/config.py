@@ -6,7 +6,7 @@ be set on another. Addresses and secrets are not here: they come from the enviro
 
 import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -250,12 +250,12 @@ def profile_names() -> list[str]:
 def load_config(source: str, overrides: Sequence[str] = ()) -> RunConfig:
     """Resolve a profile name or a TOML file, then `section.field=value` overrides. Raises ConfigError."""
     tree = _read_source(source)
-    for override in overrides:
+    for override in sorted(overrides, key=_chooses_no_variant):  # a variant first, then its options
         _apply_override(tree, override)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error, source)) from error
+        raise ConfigError(_explain(error, source, tree)) from error
 
 
 def read_resolved_config(path: Path) -> RunConfig:
@@ -298,7 +298,14 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(section, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {override!r}: {section} is a value, not a section")
-    node[field] = _parse_value(text.strip())
+    value = _parse_value(text.strip())
+    if field == "kind" and node.get("kind", value) != value:
+        node.clear()  # the profile's options of the variant that is no longer chosen
+    node[field] = value
+
+
+def _chooses_no_variant(override: str) -> bool:
+    return not override.partition("=")[0].strip().endswith(".kind")
 
 
 def _parse_value(text: str) -> Any:
@@ -308,14 +315,26 @@ def _parse_value(text: str) -> Any:
         return text  # a bare word or a path: spare the user the quotes
 
 
-def _explain(error: ValidationError, source: str) -> str:
-    return "\n".join(f"{source}: {line}" for line in _problems(error))
+def _explain(error: ValidationError, source: str, tree: Mapping[str, Any]) -> str:
+    return "\n".join(f"{source}: {line}" for line in _problems(error, tree))
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def _problems(error: ValidationError, tree: Mapping[str, Any]) -> Iterator[str]:
     for problem in error.errors():
-        name = ".".join(str(part) for part in problem["loc"])
+        name = _option_name(problem["loc"], tree)
         if problem["type"] == "extra_forbidden":
             yield f"unknown option {name!r} (see `memr1 config` for every option)"
         else:
             yield f"{name}: {problem['msg']} (got {json.dumps(problem['input'], default=str)[:80]})"
+
+
+def _option_name(location: Sequence[str | int], tree: Mapping[str, Any]) -> str:
+    """The option as a user writes it: pydantic also names the variant, which is no part of it."""
+    parts: list[str] = []
+    node: Any = tree
+    for part in location:
+        known = isinstance(node, Mapping) and part in node
+        if known or part == location[-1]:
+            parts.append(str(part))
+            node = node[part] if known else None
+    return ".".join(parts)
