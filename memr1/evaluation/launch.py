@@ -75,19 +75,27 @@ def run_systems(
         _prepare(folder / plan.name, job)
     names = [plan.name for plan in plans]
     waiting = [name for name in names if read_score(folder / name) is None]
-    num_processes = count_processes(plans)
+    _run_all(waiting, count_processes(plans), folder, log_folder, on_progress)
+    return {name: _require_score(folder / name) for name in names}
+
+
+def _run_all(waiting: list[str], num_processes: int, folder: Path, log_folder: Path, on_progress: OnProgress) -> None:
+    """Run the named systems, `num_processes` at a time; whatever happens, none is left running."""
     running: dict[str, subprocess.Popen[bytes]] = {}
+    told: dict[str, Progress] = {}
     try:
         while waiting or running:
             while waiting and len(running) < num_processes:
                 name = waiting.pop(0)
                 running[name] = _start(folder / name, log_folder / f"evaluate_{name}.log", num_processes)
-            _report_progress(running, folder, on_progress)
+            for name, progress in _read_progress(running, folder).items():
+                if told.get(name) != progress:
+                    on_progress(name, progress.phase, progress.done, progress.total)
+                    told[name] = progress
             _collect(running, folder, log_folder)
             time.sleep(POLL_SECONDS if running else 0)
     finally:
         _end(running.values())
-    return {name: _require_score(folder / name) for name in names}
 
 
 def count_processes(plans: Sequence[SystemPlan]) -> int:
@@ -129,13 +137,15 @@ def _start(folder: Path, log_path: Path, num_processes: int) -> subprocess.Popen
         )
 
 
-def _report_progress(running: dict[str, subprocess.Popen[bytes]], folder: Path, on_progress: OnProgress) -> None:
-    for name in running:
+def _read_progress(names: Iterable[str], folder: Path) -> dict[str, Progress]:
+    """How far the systems are, as far as they have said."""
+    found: dict[str, Progress] = {}
+    for name in names:
         try:
-            progress = Progress.model_validate_json((folder / name / PROGRESS_NAME).read_bytes())
+            found[name] = Progress.model_validate_json((folder / name / PROGRESS_NAME).read_bytes())
         except (OSError, ValidationError):
             continue  # not written yet
-        on_progress(name, progress.phase, progress.done, progress.total)
+    return found
 
 
 def _collect(running: dict[str, subprocess.Popen[bytes]], folder: Path, log_folder: Path) -> None:

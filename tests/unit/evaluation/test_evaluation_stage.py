@@ -35,6 +35,12 @@ def scripted(answer: str, **sections: object) -> RunConfig:
     return RunConfig.model_validate(agents | sections)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings: with them at hand a process need not load the embedding model, which takes it seconds."""
+    return tmp_path_factory.mktemp("cache") / "vectors.sqlite"
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     """Two test conversations with one question each, and one that only trains."""
@@ -48,7 +54,7 @@ def run(tmp_path: Path) -> RunDir:
     return run
 
 
-def test_every_system_is_evaluated_and_compared(run: RunDir, tmp_path: Path) -> None:
+def test_every_system_is_evaluated_and_compared(run: RunDir, tmp_path: Path, cache: Path) -> None:
     champion = tmp_path / "champion"
     write_pair(champion, pair_settings(scripted("Oslo")), {})
     write_json(champion / "served_version.json", {"model_name": "memr1", "version": "7"})
@@ -57,6 +63,7 @@ def test_every_system_is_evaluated_and_compared(run: RunDir, tmp_path: Path) -> 
         run,
         scripted("Rome"),
         champion=champion,
+        vector_cache=cache,
         on_progress=lambda system, phase, done, total: seen.add(system),
     )
     assert list(report.systems) == ["warm_start", "trained", "always_add", "champion"]
@@ -79,16 +86,16 @@ def test_every_system_is_evaluated_and_compared(run: RunDir, tmp_path: Path) -> 
     assert [item.answer for item in answers["champion"]] == ["Oslo", "Oslo"]
 
 
-def test_a_system_that_is_complete_is_not_run_again_unless_its_work_changed(run: RunDir) -> None:
+def test_a_system_that_is_complete_is_not_run_again_unless_its_work_changed(run: RunDir, cache: Path) -> None:
     config = scripted("Rome", evaluation={"systems": ["warm_start", "always_add"]})
-    evaluate_run(run, config)
+    evaluate_run(run, config, vector_cache=cache)
     scores = [run.evaluation / "systems" / name / "score.json" for name in ("warm_start", "always_add")]
     before = [path.stat().st_mtime_ns for path in scores]
     (run.evaluation / "report.json").unlink()
-    evaluate_run(run, config)
+    evaluate_run(run, config, vector_cache=cache)
     assert [path.stat().st_mtime_ns for path in scores] == before
     other = scripted("Oslo", evaluation={"systems": ["warm_start"]})
-    evaluate_run(run, other)
+    evaluate_run(run, other, vector_cache=cache)
     assert read_report_answers(run.evaluation)["warm_start"][0].answer == "Oslo"
 
 
