@@ -4,6 +4,7 @@ The endpoint is a real HTTP server on loopback, with faults: it refuses, breaks,
 """
 
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -60,6 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
         except BrokenPipeError:
             self.close_connection = True  # the client has given up waiting: that is what some tests want
+
+    def hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
@@ -254,7 +259,7 @@ def test_the_request_says_what_was_asked_and_carries_the_key() -> None:
         pytest.param(lambda handler: handler.reply(200, '{"choices": [{"mess'), id="broken JSON"),
         pytest.param(lambda handler: handler.reply(200, {"choices": []}), id="no choice"),
         pytest.param(lambda handler: handler.reply(200, completion(None)), id="no text"),
-        pytest.param(lambda handler: handler.connection.close(), id="connection closed"),
+        pytest.param(lambda handler: handler.hang_up(), id="connection closed"),
     ],
 )
 def test_a_broken_answer_is_asked_for_again(fault: Callable[[_Handler], None]) -> None:
