@@ -1,13 +1,13 @@
 """Every path a run writes, and the DONE markers that make it resumable. State that `ls` cannot show is not trusted.
 
-    runs/<run_id>/
-        config.json environment.json logs/attempt_<n>/ logs/latest
-        1_data/          conversations.jsonl questions.jsonl splits.json validation.json rejected.jsonl
-        2_bank/          entries.jsonl operations.jsonl summary.json
-        3_examples/      <agent>/…
-        4_checkpoints/   <agent>/checkpoint-<step>/ (resumes), <agent>/model/ (serves), metrics.jsonl
-        5_evaluation/    answers.jsonl report.json report.md report.html
-        6_registry/      registration.json gate.json
+runs/<run_id>/
+    config.json environment.json logs/attempt_<n>/ logs/latest
+    1_data/          conversations.jsonl questions.jsonl splits.json validation.json rejected.jsonl
+    2_bank/          entries.jsonl operations.jsonl summary.json
+    3_examples/      <agent>/…
+    4_checkpoints/   <agent>/checkpoint-<step>/ (resumes), <agent>/model/ (serves), metrics.jsonl
+    5_evaluation/    answers.jsonl report.json report.md report.html
+    6_registry/      registration.json gate.json
 """
 
 import hashlib

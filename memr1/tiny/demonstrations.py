@@ -164,10 +164,7 @@ def _manager_branch(
         return Branch(kind, f"{person}: {rng.choice(SMALL_TALK)}", small_talk_completion())
     if kind == "new" or not shown:
         return _new_fact(rng, words, person, shown)
-    # The easy world changes a fact once: seldom is one changed or removed that holds a former value already.
-    unchanged = [item for item in shown if not item.former]
-    pool = unchanged if unchanged and kind != "repeat" and rng.random() < 0.85 else shown
-    return _known_fact(rng, words, bias, kind, rng.choice(pool))
+    return _known_fact(rng, words, bias, kind, rng.choice(shown))
 
 
 def _new_fact(rng: random.Random, words: Words, person: str, shown: Sequence[Shown]) -> Branch:

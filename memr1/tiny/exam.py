@@ -13,7 +13,6 @@ from typing import Any
 from memr1.agents.answer_agent import AnswerAgent, AnswerRequest, retrieve_for_question
 from memr1.agents.bank_builder import build_banks
 from memr1.agents.fact_extractor import TurnExtractor
-from memr1.agents.generation import Generator
 from memr1.agents.memory_manager import MemoryManager
 from memr1.agents.transformers_generator import TransformersGenerator
 from memr1.bank.embedding import Embedder
@@ -89,28 +88,27 @@ def rate_decisions(agent: AgentName, folder: Path, num_banks: int, seed: int) ->
         DEMONSTRATE[agent](rng, HELD_OUT_WORDS, UNBIASED, EXAM_FACTS[agent], NUM_BRANCHES) for _ in range(num_banks)
     ]
     branches = [(item.bank + branch.prompt, branch) for item in drawn for branch in item.branches]
-    generator: Generator = TransformersGenerator(folder, seed=seed)
+    generator = TransformersGenerator(folder, seed=seed)
     prompts = [prompt for prompt, _ in branches]
     sampled = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
     greedy = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS)
     decisions = [branch.decision for _, branch in branches]
-    wanted = [_decisive_part(branch.completion) for _, branch in branches]
-    sampled_right = _mean_by(
-        decisions, [_decisive_part(text) == right for text, right in zip(sampled, wanted, strict=True)]
-    )
-    greedy_right = _mean_by(
-        decisions, [_decisive_part(text) == right for text, right in zip(greedy, wanted, strict=True)]
-    )
-    updates = _mean_by(decisions, ['"op":"UPDATE"' in text for text in sampled])
+    right = [branch.completion for _, branch in branches]
+    shares = {
+        "sampled": _mean_by(decisions, _compare(sampled, right)),
+        "greedy": _mean_by(decisions, _compare(greedy, right)),
+        "sampled_updates": _mean_by(decisions, ['"op":"UPDATE"' in text for text in sampled]),
+    }
     return {
-        name: DecisionRates(
-            sampled=sampled_right[name],
-            greedy=greedy_right[name],
-            num_prompts=count,
-            sampled_updates=updates[name],
-        )
+        name: DecisionRates(num_prompts=count, **{key: share[name] for key, share in shares.items()})
         for name, count in sorted(Counter(decisions).items())
     }
+
+
+def _compare(completions: Sequence[str], right: Sequence[str]) -> list[bool]:
+    """Whole Manager's completions; of an Answer Agent's only what follows the memories."""
+    pairs = zip(completions, right, strict=True)
+    return [text.rpartition('"answer":')[2] == wanted.rpartition('"answer":')[2] for text, wanted in pairs]
 
 
 def _answer_requests(dataset: Dataset, questions: Sequence[Question], store: InMemoryStore) -> list[AnswerRequest]:
@@ -122,10 +120,6 @@ def _answer_requests(dataset: Dataset, questions: Sequence[Question], store: InM
         memories = retrieve_for_question(store.bank(scope), question.text, speakers[scope], ENTRIES_PER_SPEAKER)
         requests.append(AnswerRequest(question_id=question.id, question=question.text, memories=tuple(memories)))
     return requests
-
-
-def _decisive_part(completion: str) -> str:
-    return completion.rpartition('"answer":')[2]
 
 
 def _mean_by(names: Sequence[Any], values: Sequence[float]) -> dict[str, float]:

@@ -40,7 +40,7 @@ class WarmStartOptions(Record):
 
 
 WARM_START: dict[AgentName, WarmStartOptions] = {
-    "memory_manager": WarmStartOptions(num_steps=500, num_facts=(3, 6), num_branches=6),
+    "memory_manager": WarmStartOptions(num_steps=400, num_facts=(3, 6), num_branches=6),
     "answer_agent": WarmStartOptions(num_steps=400, num_facts=(3, 7), num_branches=5),
 }
 

@@ -26,13 +26,15 @@ MINUSCULE = BuildOptions(
 def test_a_build_that_is_run_again_makes_only_what_is_missing(tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     first = build_tiny_pair(work, out, MINUSCULE)
-    assert all(seconds > 0 for seconds in first.seconds.values())
+    assert set(first.processor_seconds) == {"tokenizer", *AGENTS}
     weights = (agent_folder("memory_manager", out) / "model.safetensors").read_bytes()
+    untouched = _times_of(work / "answer_agent")
     shutil.rmtree(work / "memory_manager")
     second = build_tiny_pair(work, out, MINUSCULE)
-    assert second.seconds["memory_manager"] > 0
-    assert second.seconds["tokenizer"] == second.seconds["answer_agent"] == 0
+    assert _times_of(work / "answer_agent") == untouched
+    assert second.processor_seconds["answer_agent"] == first.processor_seconds["answer_agent"]
     assert (agent_folder("memory_manager", out) / "model.safetensors").read_bytes() == weights
+    assert second.score == first.score
 
 
 def test_a_pair_that_fails_the_gate_is_not_written_out(tmp_path: Path) -> None:
@@ -40,3 +42,7 @@ def test_a_pair_that_fails_the_gate_is_not_written_out(tmp_path: Path) -> None:
         build_tiny_pair(tmp_path / "work", tmp_path / "out", MINUSCULE.model_copy(update={"gate": Gate()}))
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "work" / "exam.json").is_file()
+
+
+def _times_of(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
