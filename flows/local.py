@@ -72,6 +72,9 @@ def _under_prefect(run: RunDir) -> Iterator[None]:
             else:
                 with _temporary_prefect(opened.logs / "prefect_server.log"):
                     yield
+        except KeyboardInterrupt:
+            log.warning("interrupted; memr1 run %s goes on where it stopped", run.root)
+            raise
         except Memr1Error as error:
             error.add_note(f"the whole log: {opened.log_file}")
             raise

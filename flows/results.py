@@ -2,7 +2,8 @@
 
 import json
 import logging
-from pathlib import Path
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from prefect.artifacts import create_table_artifact
@@ -31,14 +32,17 @@ def show_results(run: RunDir) -> None:
 
 def next_commands(run: RunDir) -> list[str]:
     """What to do with a finished run."""
-    conversation = _first_test_conversation(run.splits)
+    question = _held_out_question(run)
+    asked = f"{question['conversation_id']} {shlex.quote(question['text'])}"
     return [
         f"read the report:    {run.evaluation / 'report.md'}",
-        f'ask the pair:       memr1 ask {run.root} {conversation} "…"',
+        f"ask the pair:       memr1 ask {run.root} {asked}",
         f"score another file: memr1 evaluate --run {run.root} --data FILE",
     ]
 
 
-def _first_test_conversation(path: Path) -> str:
-    splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return str(splits["test"][0])
+def _held_out_question(run: RunDir) -> dict[str, Any]:
+    held_out = set(json.loads(run.splits.read_text(encoding="utf-8"))["test"])
+    with run.questions.open(encoding="utf-8") as lines:
+        questions: Iterator[dict[str, Any]] = map(json.loads, lines)
+        return next(question for question in questions if question["conversation_id"] in held_out)

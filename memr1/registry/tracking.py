@@ -110,9 +110,22 @@ def open_experiment(client: "MlflowClient") -> str:
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None:
         return str(found.experiment_id)
-    # MLflow would put a database's artefacts into ./mlruns of whatever directory the process is in.
-    location = (find_home() / "artifacts").as_uri() if tracking_uri().startswith("sqlite:") else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    # Without a server MLflow would put artefacts into ./mlruns of whatever directory the process is in.
+    has_server = tracking_uri().startswith(("http:", "https:", "databricks"))
+    location = None if has_server else (find_home() / "artifacts").as_uri()
+    return _create_experiment(client, location)
+
+
+def _create_experiment(client: "MlflowClient", location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)  # another run began at the same moment
 
 
 class TrainingStream:
