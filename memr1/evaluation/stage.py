@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from memr1.agents.pair import read_settings
 from memr1.config import AGENTS, RunConfig
 from memr1.data.conversation import Dataset
 from memr1.data.loading import load_dataset_file
@@ -107,7 +108,7 @@ def evaluate_systems(
         systems=scores,
         differences=tuple(compare_systems(answers, seed)),
         champion=_served_version(plans),
-        notes=tuple(_notes(plans, dataset)),
+        notes=tuple(describe_limits(plans, dataset)),
     )
     write_report(output.evaluation, report, answers)
     return report
@@ -125,9 +126,9 @@ def _served_version(plans: Sequence[SystemPlan]) -> ServedVersion | None:
         raise EvaluationError(f"{folder} is not a pair from the registry: cannot read {path.name}: {error}") from error
 
 
-def _notes(plans: Sequence[SystemPlan], dataset: Dataset) -> list[str]:
+def describe_limits(plans: Sequence[SystemPlan], dataset: Dataset) -> list[str]:
     """What a reader must know to read the figures right."""
-    uses_tiny = any(_uses_tiny(plan.config) for plan in plans if plan.config is not None)
+    uses_tiny = any(_uses_tiny(plan) for plan in plans)
     notes = []
     if uses_tiny and not dataset.name.startswith("synthetic"):
         notes.append(
@@ -140,6 +141,7 @@ def _notes(plans: Sequence[SystemPlan], dataset: Dataset) -> list[str]:
     return notes
 
 
-def _uses_tiny(config: RunConfig) -> bool:
-    generators = [config.agent(name).generator for name in AGENTS]
+def _uses_tiny(plan: SystemPlan) -> bool:
+    settings = read_settings(plan.pair_folder) if plan.pair_folder is not None else plan.config or RunConfig()
+    generators = [settings.agent(name).generator for name in AGENTS]
     return any(generator.kind == "transformers" and generator.model == "tiny" for generator in generators)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from memr1.agents.pair import pair_settings, write_pair
 from memr1.config import RunConfig
 from memr1.errors import EvaluationError
 from memr1.evaluation.launch import count_processes
+from memr1.evaluation.stage import describe_limits
 from memr1.evaluation.systems import SystemPlan, digest_work, has_small_models, plan_systems
 from memr1.run_dir import RunDir
 from tests.builders import conversation, dataset, question
@@ -84,3 +86,14 @@ def test_large_or_unknown_weights_run_alone(tmp_path: Path, monkeypatch: pytest.
 def test_systems_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memr1.evaluation.launch.has_gpu", lambda: True)
     assert count_processes([SystemPlan(name="warm_start", config=RunConfig())] * 3) == 1
+
+
+def test_a_tiny_model_on_real_conversations_is_called_what_it_is(tmp_path: Path) -> None:
+    write_pair(tmp_path / "pair", pair_settings(RunConfig()), {})
+    real, made_up = DATA.model_copy(update={"name": "locomo"}), DATA.model_copy(update={"name": "synthetic/easy"})
+    for plan in (
+        SystemPlan(name="warm_start", config=RunConfig()),
+        SystemPlan(name="trained", pair_folder=tmp_path / "pair"),
+    ):
+        assert any("0.8 million parameters" in note for note in describe_limits([plan], real))
+        assert describe_limits([plan], made_up) == []
