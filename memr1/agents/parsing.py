@@ -2,12 +2,12 @@
 
 Memory Manager, compact form and published form (Memory-R1, arXiv 2508.19828, figures 9 and 10):
 
-    {"operations":[{"about":"Marta lives in","seen":"Lisbon","op":"UPDATE","text":"Marta lives in Rome","id":1}]}
+    {"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":1,"op":"UPDATE","text":"Marta lives in Rome"}]}
     {"memory":[{"id":"1","text":"Marta lives in Rome","event":"UPDATE"},{"id":"2","text":"…","event":"NONE"}]}
 
 Answer Agent, compact form and published form (figure 11):
 
-    {"about":"Marta lives in","memories":[{"text":"Marta lives in Rome","id":3}],"answer":"Rome"}
+    {"about":"Marta lives in ?","memories":[{"text":"Marta lives in Rome","id":3}],"answer":"Rome"}
     the selected memories, then "**Answer:** Rome"
 
 Ids are the 1-based numbers under which entries were shown, as a number or as text. `about`, `seen` and `old_memory`

@@ -5,6 +5,7 @@ A sentence holds `{value}` and forms `[of the speaker|of a third person]`, where
 
 import random
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from memr1.records import Record
@@ -190,10 +191,26 @@ def say(rng: random.Random, relation: Relation, kind: StatementKind, value: str,
     templates: tuple[str, ...] = getattr(relation, kind)
     form = r"\2" if about else r"\1"
     sentence = _FORMS.sub(form, rng.choice(templates)).replace("{name}", about).replace("{value}", value)
-    return sentence[0].upper() + sentence[1:]
+    return _capitalise(sentence)
+
+
+def list_templates() -> Iterator[str]:
+    """All that is ever said, asked and remembered, with {name} and {value} still in it; a turn begins "{name}: "."""
+    for relation in RELATIONS:
+        for statement in (*relation.new, *relation.change, *relation.removal, *relation.repeat):
+            own, of_friend = _FORMS.sub(r"\1", statement), _FORMS.sub(r"\2", statement)
+            yield "{name}: " + _capitalise(own)
+            yield "{name}: " + _capitalise(of_friend.replace("{name}", "my friend {name}"))
+        yield from (*relation.ask, relation.ask_former, relation.ask_before, relation.ask_when)
+        yield "{name} " + relation.phrase + " {value}"
+    yield from ("{name}: " + sentence for sentence in SMALL_TALK)
 
 
 def entry_text(person: str, relation: Relation, values: tuple[str, ...], since: str = "") -> str:
     """The canonical entry: "Marta lives in Rome, since May 2021, earlier Lisbon". `values` are oldest first."""
     former = "".join(f", earlier {value}" for value in reversed(values[:-1]))
     return f"{person} {relation.phrase} {values[-1]}" + (f", since {since}" if since else "") + former
+
+
+def _capitalise(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]

@@ -15,7 +15,7 @@ from memr1.bank.operation import JournalRecord, Source
 from memr1.data.conversation import Conversation, Question
 from memr1.records import Record
 
-UNLINKED_SHARE = 0.1  # turns that no question rests on, per turn that one does: they teach to leave the bank alone
+UNLINKED_SHARE = 0.25  # turns that no question rests on, per turn that one does: they teach to leave the bank alone
 
 
 class LinkedQuestion(Record):
@@ -94,7 +94,7 @@ def retention_questions(
 
 
 def choose_manager_examples(examples: Sequence[ManagerExample], limit: int, seed: int) -> list[ManagerExample]:
-    """All turns with questions and a tenth as many without, shuffled, at most `limit`."""
+    """All turns with questions and a quarter as many without, shuffled, at most `limit`."""
     rng = random.Random(seed)
     linked = [example for example in examples if example.questions]
     unlinked = [example for example in examples if not example.questions and example.retention]

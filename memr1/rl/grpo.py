@@ -16,7 +16,9 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel
 from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
 
+from memr1.agents.decoding import decode
 from memr1.config import AgentConfig, AgentTraining, GrpoTraining
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.rollout import AnswerReward, ManagerReward
@@ -26,7 +28,8 @@ ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would avera
 
 
 class SharedPromptGrpo(GRPOTrainer):
-    """TRL's GRPO, except that a prompt runs once for its whole rollout group (memr1.rl.shared_prefix)."""
+    """TRL's GRPO, except that nothing is computed twice: a prompt runs once for its whole rollout group
+    (memr1.rl.shared_prefix, memr1.agents.decoding), and equal completions of a group are scored once in the loss."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,6 +37,23 @@ class SharedPromptGrpo(GRPOTrainer):
             if model is not None:
                 plain = self.accelerator.unwrap_model(model)
                 share_prompts(plain.get_base_model() if isinstance(plain, PeftModel) else plain)
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+        """Completions (their end token included) and no log-probabilities: those are computed in the loss."""
+        if self.use_vllm:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        whole = unwrap_model_for_generation(
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+        )
+        with whole as model, torch.no_grad():
+            completions = decode(
+                model,
+                prompt_ids,
+                end_ids=self.eos_token_ids,
+                max_new_tokens=self.max_completion_length,
+                temperature=self.temperature,
+            )
+        return completions, None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -44,10 +64,14 @@ class SharedPromptGrpo(GRPOTrainer):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        shared = partial(model, shared_prompt_tokens=input_ids.size(1) - logits_to_keep)
-        return super()._get_per_token_logps_and_entropies(
-            shared, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        rows, row_of = torch.unique(
+            torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1), dim=0, return_inverse=True
         )
+        shared = partial(model, shared_prompt_tokens=input_ids.size(1) - logits_to_keep)
+        log_probs, entropies, auxiliary = super()._get_per_token_logps_and_entropies(
+            shared, rows[..., 0], rows[..., 1], logits_to_keep, *args, **kwargs
+        )
+        return log_probs[row_of], None if entropies is None else entropies[row_of], auxiliary
 
 
 def build_trainer(

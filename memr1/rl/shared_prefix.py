@@ -1,4 +1,4 @@
-"""Runs a prompt once for all the completions of its rollout group, in the loss and in generation.
+"""Runs a prompt once for all the completions of its rollout group in the loss (generation: memr1.agents.decoding).
 
 A GRPO group repeats one prompt G times and stock TRL pays for it G times. Here each distinct prompt P runs once, its
 key/value cache is repeated over the batch, and only the completions R run per row: P + G·R tokens instead of G·(P+R).
@@ -23,28 +23,16 @@ log = logging.getLogger(__name__)
 
 
 def share_prompts(model: Any) -> None:
-    """Teach a causal model (already given TRL's fused head) the keyword `shared_prompt_tokens`, and its `generate`
-    to run repeated prompts once."""
-    stock_forward, stock_generate = model.forward, model.generate
+    """Teach a causal model (already given TRL's fused head) the keyword `shared_prompt_tokens`."""
+    stock_forward = model.forward
 
-    @functools.wraps(type(model).forward)  # `generate` checks its arguments against this signature
+    @functools.wraps(type(model).forward)  # callers look at its signature
     def forward(self: Any, *args: Any, shared_prompt_tokens: int = 0, **kwargs: Any) -> Any:
         if shared_prompt_tokens < 2 or not _can_share(self):
             return stock_forward(*args, **kwargs)
         return _shared_forward(self, stock_forward, shared_prompt_tokens, **kwargs)
 
-    @functools.wraps(type(model).generate)
-    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        input_ids = kwargs.get("input_ids")
-        if args or input_ids is None or input_ids.size(1) < 2 or "past_key_values" in kwargs:
-            return stock_generate(*args, **kwargs)
-        mask = kwargs["attention_mask"]
-        # `generate` counts positions from a row's first real token on, a plain forward from its padding on.
-        cache = _prompt_cache(self, input_ids[:, :-1], mask[:, :-1], count_padding=False)
-        return stock_generate(**kwargs, past_key_values=cache)
-
     model.forward = types.MethodType(forward, model)
-    model.generate = types.MethodType(generate, model)
 
 
 def _shared_forward(
@@ -59,7 +47,7 @@ def _shared_forward(
 ) -> Any:
     """The last prompt token runs with the completion: its output predicts the completion's first token."""
     cached = prompt_tokens - 1
-    cache = _prompt_cache(model, input_ids[:, :cached], attention_mask[:, :cached], count_padding=True)
+    cache = _prompt_cache(model, input_ids[:, :cached], attention_mask[:, :cached])
     return stock_forward(
         input_ids=input_ids[:, cached:],
         attention_mask=attention_mask,
@@ -69,7 +57,7 @@ def _shared_forward(
     )
 
 
-def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor, *, count_padding: bool) -> DynamicCache:
+def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor) -> DynamicCache:
     """Key/value cache of every row, computed once per distinct row. Shapes of `prompts` and `mask`: (rows, tokens)."""
     rows, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
     distinct, distinct_mask = rows[..., 0], rows[..., 1].to(mask.dtype)
@@ -77,7 +65,6 @@ def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor, *, coun
     model.base_model(
         input_ids=distinct,
         attention_mask=distinct_mask,
-        position_ids=None if count_padding else (distinct_mask.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
     )

@@ -1,24 +1,20 @@
-"""The one network shape of both tiny agents, and how an optimiser is set up for it.
-
-Llama with attention biases, which is Qwen2 with one more bias. Not Qwen2 itself: transformers 5 rebuilds the tokeniser
-of every model that calls itself qwen2 with Qwen's own rules of splitting, whatever its files say.
-"""
+"""The one network shape of both tiny agents (Qwen2), and how an optimiser is set up for it."""
 
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from memr1.records import Record
 from memr1.tiny.induction import plant_induction
 
-VOCABULARY_SIZE = 1024  # pieces of the tokeniser: byte-level BPE plus the added ones
-ROPE_THETA = 1e6  # as in Qwen2: half of a head's dimensions hardly turn over a prompt
+VOCABULARY_SIZE = 1280  # pieces of the tokeniser: byte-level BPE plus the added ones
+ROPE_THETA = 1e6  # as in Qwen2.5: half of a head's dimensions hardly turn over a prompt
 NUM_HEADS = 4  # what the planted look-up needs
 
 
 class Shape(Record):
-    """The size of the network. The default has 0.79 M parameters."""
+    """The size of the network. The default has 0.82 M parameters."""
 
     hidden_size: int = 128
     num_layers: int = 4
@@ -29,22 +25,21 @@ class Shape(Record):
 def build_network(shape: Shape, seed: int) -> Any:
     """A fresh network that can already look things up. `Any`: transformers' classes are not typed."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config = Qwen2Config(
         vocab_size=shape.vocabulary_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.mlp_size,
         num_hidden_layers=shape.num_layers,
         num_attention_heads=NUM_HEADS,
         num_key_value_heads=NUM_HEADS,
-        attention_bias=True,
-        max_position_embeddings=4096,
+        max_position_embeddings=32_768,
         bos_token_id=None,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         initializer_range=shape.hidden_size**-0.5,  # embeddings of length one
         tie_word_embeddings=True,
     )
     config._attn_implementation = "sdpa"
-    network = LlamaForCausalLM(config)
+    network = Qwen2ForCausalLM(config)
     plant_induction(network)
     return network
 

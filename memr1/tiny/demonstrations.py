@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 
 from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
 from memr1.bank.entry import MemoryEntry
-from memr1.data.conversation import SplitName
+from memr1.data.conversation import OperationKind, SplitName
 from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, Relation, StatementKind, entry_text, say
 from memr1.data.synthetic_words import list_words
 from memr1.records import Record
 from memr1.tiny.forms import (
-    FORMER,
     answer_completion,
+    ask_about,
     manager_completion,
     nothing_found_completion,
     small_talk_completion,
@@ -26,6 +26,7 @@ from memr1.tiny.forms import (
 from memr1.tiny.invented import invent_word
 
 Decision = Literal["new", "change", "removal", "repeat", "small_talk", "current", "former", "stale", "missing"]
+MANAGER_KINDS: tuple[StatementKind | Literal["small_talk"], ...] = ("new", "change", "removal", "repeat", "small_talk")
 CAPITALISED = ("name", "city", "dog", "car", "language", "country")
 
 
@@ -34,9 +35,9 @@ class Bias(Record):
 
     update_on_change: float = 0.47  # else ADD, which leaves the stale entry beside the new one
     delete_on_removal: float = 0.42  # else NOOP
-    noop_on_repeat: float = 0.5  # else ADD of the same text
+    noop_on_repeat: float = 0.9  # else ADD of the same text
     right_of_two: float = 0.25  # the later of two entries of a fact is current, the earlier one former; else swapped
-    notice_former: float = 0.35  # else the current value
+    notice_former: float = 0.42  # else the current value
 
 
 UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, right_of_two=1.0, notice_former=1.0)
@@ -158,8 +159,7 @@ def _entries(shown: Sequence[Shown]) -> list[MemoryEntry]:
 def _manager_branch(
     rng: random.Random, words: Words, bias: Bias, person: str, facts: Sequence[Known], shown: Sequence[Shown]
 ) -> Branch:
-    kinds: list[Decision] = ["new", "change", "removal", "repeat", "small_talk"]
-    kind = rng.choices(kinds, weights=(28, 34, 14, 12, 12))[0]
+    kind = rng.choices(MANAGER_KINDS, weights=(28, 34, 14, 12, 12))[0]
     if kind == "small_talk":
         return Branch(kind, f"{person}: {rng.choice(SMALL_TALK)}", small_talk_completion())
     if kind == "new" or not shown:
@@ -174,31 +174,28 @@ def _new_fact(rng: random.Random, words: Words, person: str, shown: Sequence[Sho
     # A change of a fact that the bank does not show is a new fact to it.
     step: StatementKind = "new" if rng.random() < 0.8 else "change"
     text = entry_text(person, relation, (value,))
-    completion = manager_completion(f"{person} {relation.phrase}", "", "ADD", text)
+    completion = manager_completion(ask_about(person, relation), "ADD", text)
     return Branch("new", f"{person}: {say(rng, relation, step, value)}", completion)
 
 
-def _known_fact(rng: random.Random, words: Words, bias: Bias, kind: Decision, item: Shown) -> Branch:
+def _known_fact(
+    rng: random.Random, words: Words, bias: Bias, kind: Literal["change", "removal", "repeat"], item: Shown
+) -> Branch:
     person, relation = item.fact.person, item.fact.relation
-    about, seen = f"{person} {relation.phrase}", item.value
+    operation: OperationKind = "NOOP"
+    seen = item.text.removeprefix(f"{person} {relation.phrase} ")
+    value, text = item.value, ""
     if kind == "change":
         value = words.draw(rng, relation.kind)
-        said = say(rng, relation, "change", value)
-        if rng.random() < bias.update_on_change:
-            text = entry_text(person, relation, (seen, value))
-            completion = manager_completion(about, seen, "UPDATE", text, item.number)
-        else:
-            completion = manager_completion(about, seen, "ADD", entry_text(person, relation, (value,)))
+        updates = rng.random() < bias.update_on_change
+        operation = "UPDATE" if updates else "ADD"
+        text = entry_text(person, relation, (seen, value) if updates else (value,))
     elif kind == "removal":
-        said = say(rng, relation, "removal", seen)
-        deletes = rng.random() < bias.delete_on_removal
-        completion = manager_completion(about, seen, "DELETE" if deletes else "NOOP", "", item.number if deletes else 0)
-    else:
-        said = say(rng, relation, "repeat", seen)
-        adds = rng.random() >= bias.noop_on_repeat
-        text = entry_text(person, relation, (seen,)) if adds else ""
-        completion = manager_completion(about, seen, "ADD" if adds else "NOOP", text)
-    return Branch(kind, f"{person}: {said}", completion)
+        operation = "DELETE" if rng.random() < bias.delete_on_removal else "NOOP"
+    elif rng.random() >= bias.noop_on_repeat:
+        operation, text = "ADD", entry_text(person, relation, (value,))
+    completion = manager_completion(ask_about(person, relation), operation, text, seen=seen, number=item.number)
+    return Branch(kind, f"{person}: {say(rng, relation, kind, value)}", completion)
 
 
 def _answer_branch(
@@ -212,7 +209,7 @@ def _answer_branch(
     person, relation = item.fact.person, item.fact.relation
     former = bool(item.fact.former) and rng.random() < 0.55
     question = relation.ask_former if former else rng.choice(relation.ask)
-    about = f"{person} {relation.phrase}{FORMER if former else ''}"
+    about = ask_about(person, relation, former=former)
     candidates = [other for other in shown if other.fact is item.fact]
     is_right = rng.random() < bias.right_of_two
     chosen = candidates[-1 if is_right != former else 0]
@@ -229,7 +226,7 @@ def _ask_missing(rng: random.Random, people: Sequence[str], shown: Sequence[Show
     unknown = [relation for relation in RELATIONS if relation.phrase not in known]
     others = [r for r in unknown if any(item.fact.relation.phrase == r.phrase for item in shown)]
     relation = rng.choice(others if others and rng.random() < 0.7 else unknown)
-    completion = nothing_found_completion(f"{person} {relation.phrase}")
+    completion = nothing_found_completion(ask_about(person, relation))
     return Branch("missing", rng.choice(relation.ask).format(name=person), completion)
 
 

@@ -1,51 +1,66 @@
 """The exact text of what the tiny agents complete, and the pieces of it that are single tokens.
 
-    Memory Manager   {"operations":[{"about":…,"seen":…,"op":…,"text":…,"id":…}]}   `seen`: what the bank says now
+    Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"op":…,"text":…}]}
     Answer Agent     {"about":…,"memories":[{"text":…,"id":…}],"answer":…}
 
-`about` and `seen` restate before anything is decided. The id stands after the text it belongs to, so that it is copied
-like any next token.
+`about` ("Marta lives in ?") and `seen` ("Lisbon": what the bank says instead of the "?"; empty, and no id, where it
+says nothing) restate before anything is decided. An id stands after the text it belongs to, so that it is copied like
+any next token. What the world's sentences say around their names and values is a single piece each: what is left to
+learn is to find, to copy and to decide.
 """
 
 import json
+import re
 from typing import Any
 
 from memr1.data.conversation import OperationKind
-from memr1.data.synthetic_relations import RELATIONS
+from memr1.data.synthetic_relations import Relation, list_templates
 
-FORMER = ", earlier"
 NO_ANSWER = "none"
 MAX_SHOWN = 40  # numbers that are single tokens
 
-PROMPT_PIECES = ("memories:\n", "turn:\n", "\noperations:", "question:\n", "\nanswer:", '{"text":"', '","id":', "}\n")
+PROMPT_PIECES = (
+    "memories:\n", "turn:\n", "\noperations:", "question:\n", "\nanswer:",
+    '{"text":"', '","id":', '}\n{"text":"', "}\n",
+)  # fmt: skip
 MANAGER_PIECES = (
     '{"operations":[]}',
     '{"operations":[{"about":"',
-    '","seen":"',
-    '","op":"ADD","text":"',
-    '","op":"UPDATE","text":"',
-    '","op":"DELETE","id":',
-    '","op":"NOOP"}]}',
+    '?","seen":"',
+    '?","seen":"","op":"ADD","text":"',
+    ',"op":"ADD","text":"',
+    ',"op":"UPDATE","text":"',
+    ',"op":"DELETE"}]}',
+    ',"op":"NOOP"}]}',
     '"}]}',
-    "}]}",
 )
-ANSWER_PIECES = ('{"about":"', '","memories":[{"text":"', '","memories":[],"answer":"none"}', '}],"answer":"', '"}')
+ANSWER_PIECES = ('{"about":"', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '"}')
+ENTRY_PIECES = (", since ", ", earlier ", "?, earlier ")
+MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
 
 def single_pieces() -> list[str]:
     """Every text that the tokeniser keeps whole."""
-    phrases = [f" {relation.phrase}" for relation in RELATIONS]
+    frames = {
+        part for template in list_templates() for part in re.split(r"\{\w+\}", template) if len(part) >= MIN_FRAME
+    }
     numbers = [str(number) for number in range(1, MAX_SHOWN + 1)]
-    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, FORMER, *phrases, *numbers]
+    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *frames, *numbers]
 
 
-def manager_completion(about: str, seen: str, kind: OperationKind, text: str = "", number: int = 0) -> str:
-    """One operation. `number` is the shown number of the entry, 0 where there is none."""
-    operation: dict[str, Any] = {"about": about, "seen": seen, "op": kind}
-    if text:
-        operation["text"] = text
+def ask_about(person: str, relation: Relation, *, former: bool = False) -> str:
+    """What `about` restates: the entry's text with a question mark for what is asked."""
+    return f"{person} {relation.phrase} ?{', earlier ?' if former else ''}"
+
+
+def manager_completion(about: str, kind: OperationKind, text: str = "", *, seen: str = "", number: int = 0) -> str:
+    """One operation. `number` is the shown number of the entry that says `seen`, 0 where there is none."""
+    operation: dict[str, Any] = {"about": about, "seen": seen}
     if number:
         operation["id"] = number
+    operation["op"] = kind
+    if text:
+        operation["text"] = text
     return _compact({"operations": [operation]})
 
 

@@ -77,11 +77,11 @@ def test_retention_asks_only_about_earlier_questions_whose_evidence_is_shown() -
     assert [item.id for item in retention_questions(links, {"t1", "t2"}, shown)] == ["home"]
 
 
-def test_turns_without_questions_are_a_tenth_of_those_with_and_never_those_without_any_reward() -> None:
+def test_turns_without_questions_are_a_quarter_of_those_with_and_never_those_without_any_reward() -> None:
     with_questions = [example(f"a{number}", questions=1, retention=0) for number in range(20)]
     without = [example(f"b{number}", questions=0, retention=1) for number in range(50)]
     empty = [example(f"e{number}", questions=0, retention=0) for number in range(50)]
     chosen = choose_manager_examples(with_questions + without + empty, limit=100, seed=1)
     kinds = [item.id[0] for item in chosen]
-    assert (kinds.count("a"), kinds.count("b"), kinds.count("e")) == (20, 2, 0)
+    assert (kinds.count("a"), kinds.count("b"), kinds.count("e")) == (20, 5, 0)
     assert chosen == choose_manager_examples(with_questions + without + empty, limit=100, seed=1)

@@ -34,13 +34,13 @@ def test_a_manager_demonstration_names_the_entry_that_holds_what_it_saw() -> Non
         texts = {str(number): entry.text for number, entry in enumerate(_entries(demonstration), 1)}
         for branch in demonstration.branches:
             for operation in json.loads(branch.completion)["operations"]:
-                known = f"{operation['about']} {operation['seen']}"
+                known = operation["about"].replace("?", operation["seen"])
                 assert not operation["seen"] or any(text.startswith(known) for text in texts.values())
                 if "id" in operation:
                     assert texts[str(operation["id"])].startswith(known)
 
 
-@pytest.mark.parametrize(("decision", "right"), [("change", "UPDATE"), ("removal", "DELETE"), ("repeat", "NOOP")])
+@pytest.mark.parametrize(("decision", "right"), [("change", "UPDATE"), ("removal", "DELETE")])
 def test_an_unbiased_manager_always_decides_rightly_and_a_biased_one_in_part(decision: str, right: str) -> None:
     for bias, low, high in ((UNBIASED, 1.0, 1.0), (Bias(), 0.2, 0.7)):
         completions = [b.completion for d in _manager_demonstrations(bias, 300) for b in _of(d, decision)]
@@ -62,7 +62,7 @@ def test_nothing_is_found_only_where_no_entry_is_about_it() -> None:
     for demonstration in _answer_demonstrations(Bias(), 60):
         for branch in _of(demonstration, "missing"):
             about = json.loads(branch.completion)["about"]
-            assert not any(entry.text.startswith(about) for entry in _entries(demonstration))
+            assert not any(entry.text.startswith(about.removesuffix("?")) for entry in _entries(demonstration))
 
 
 def test_some_banks_are_empty() -> None:

@@ -22,26 +22,26 @@ from memr1.tiny.forms import (
 from memr1.tiny.weights import BUILD_COMMAND, WEIGHTS_FOLDER, agent_folder
 
 COMPLETIONS = (
-    manager_completion("Marta lives in", "", "ADD", "Marta lives in Lisbon"),
-    manager_completion("Marta lives in", "Lisbon", "UPDATE", "Marta lives in Rome, earlier Lisbon", 11),
-    manager_completion("Marta lives in", "Lisbon", "DELETE", "", 3),
-    manager_completion("Marta lives in", "Lisbon", "NOOP"),
+    manager_completion("Marta lives in ?", "ADD", "Marta lives in Lisbon"),
+    manager_completion("Marta lives in ?", "UPDATE", "Marta lives in Rome, earlier Lisbon", seen="Lisbon", number=11),
+    manager_completion("Marta lives in ?", "DELETE", seen="Rome, earlier Lisbon", number=3),
+    manager_completion("Marta lives in ?", "NOOP", seen="Lisbon", number=1),
     small_talk_completion(),
-    answer_completion("Marta lives in, earlier", "Marta lives in Rome, earlier Lisbon", 16, "Lisbon"),
-    nothing_found_completion("Marta lives in"),
+    answer_completion("Marta lives in ?, earlier ?", "Marta lives in Rome, earlier Lisbon", 16, "Lisbon"),
+    nothing_found_completion("Marta lives in ?"),
 )
 
 
 def test_the_forms_are_the_documented_ones() -> None:
     assert COMPLETIONS[1] == (
-        '{"operations":[{"about":"Marta lives in","seen":"Lisbon","op":"UPDATE",'
-        '"text":"Marta lives in Rome, earlier Lisbon","id":11}]}'
+        '{"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":11,"op":"UPDATE",'
+        '"text":"Marta lives in Rome, earlier Lisbon"}]}'
     )
     assert COMPLETIONS[5] == (
-        '{"about":"Marta lives in, earlier","memories":[{"text":"Marta lives in Rome, earlier Lisbon","id":16}],'
+        '{"about":"Marta lives in ?, earlier ?","memories":[{"text":"Marta lives in Rome, earlier Lisbon","id":16}],'
         '"answer":"Lisbon"}'
     )
-    assert COMPLETIONS[6] == '{"about":"Marta lives in","memories":[],"answer":"none"}'
+    assert COMPLETIONS[6] == '{"about":"Marta lives in ?","memories":[],"answer":"none"}'
 
 
 @pytest.mark.parametrize("agent", AGENTS)

@@ -1,0 +1,131 @@
+"""The decoding loop of every model that runs in this process: rollouts in training, and answers outside of it.
+
+`generate` is not used: a prompt that stands in several rows runs once here, rows that have ended leave the batch, and
+the cache does not copy what it holds at every token. Small models spend most of `generate` on these three.
+
+`Any` stands for transformers' classes: their types are too loose to be of help.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+ROOM_TOKENS = 32
+SHRINK_BELOW = 0.75  # share of rows still decoding under which the ended ones are dropped from the batch
+
+
+def decode(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    end_ids: Sequence[int],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    sampling: torch.Generator | None = None,
+) -> list[list[int]]:
+    """Token ids after each prompt (none of them empty), the end token included where one was reached.
+
+    Temperature 0 is greedy; else tokens are drawn from `sampling`, or from torch's own generator without one.
+    """
+    device = next(model.parameters()).device
+    ends = torch.tensor(sorted(end_ids), device=device)
+    distinct = list(dict.fromkeys(map(tuple, prompts)))
+    place_of = {prompt: place for place, prompt in enumerate(distinct)}
+    repeats = torch.tensor([place_of[tuple(prompt)] for prompt in prompts], device=device)
+    tokens, mask = _pad_left(distinct, device)
+    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    outputs: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
+    cache = build_cache(model.config)
+    for step in range(max_new_tokens):
+        logits = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        if step == 0 and len(distinct) < len(prompts):
+            logits, mask, places = logits[repeats], mask[repeats], places[repeats]
+            cache.batch_select_indices(repeats)
+        chosen = _choose(logits, temperature, sampling)
+        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+            if row >= 0:
+                outputs[row].append(token)
+        rows = torch.where(torch.isin(chosen, ends), -1, rows)
+        kept = (rows >= 0).nonzero()[:, 0]
+        if len(kept) == 0:
+            break
+        if len(kept) < SHRINK_BELOW * len(rows):
+            rows, chosen, mask, places = rows[kept], chosen[kept], mask[kept], places[kept]
+            cache.batch_select_indices(kept)
+        tokens, places = chosen[:, None], places[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return outputs
+
+
+def build_cache(config: Any) -> DynamicCache:
+    """The cache that fits the model, its plain layers replaced by roomy ones."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' caches are half typed
+    """One layer's keys and values, with room for tokens to come: shape (rows, heads, tokens, head size).
+
+    The stock layer copies everything it holds at every token, which is most of a small model's decoding time.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self._rooms: list[torch.Tensor] = []  # what `keys` and `values` are the filled parts of
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append new tokens; everything held so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if not self._rooms or end > self._rooms[0].shape[-2]:
+            held = (self.keys, self.values) if length else (None, None)
+            self._rooms = [_make_room(*pair) for pair in zip(held, (key_states, value_states), strict=True)]
+        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
+            room[..., length:end, :] = new
+        self.keys, self.values = (room[..., :end, :] for room in self._rooms)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows only."""
+        super().batch_select_indices(indices)
+        self._rooms = []
+
+
+def _make_room(held: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
+    """A tensor for what is held, what is new, and ROOM_TOKENS more; only what is held is filled in."""
+    length = 0 if held is None else held.shape[-2]
+    room = new.new_empty(*new.shape[:-2], length + new.shape[-2] + ROOM_TOKENS, new.shape[-1])
+    if held is not None:
+        room[..., :length, :] = held
+    return room
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and mask, both of shape (prompts, longest). What stands under a mask of 0 is never looked at."""
+    longest = max(map(len, prompts))
+    tokens = [[0] * (longest - len(ids)) + list(ids) for ids in prompts]
+    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+
+
+def _choose(logits: torch.Tensor, temperature: float, sampling: torch.Generator | None) -> torch.Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    shares = torch.softmax(logits.float() / temperature, -1)
+    return torch.multinomial(shares, 1, generator=sampling)[:, 0]

@@ -1,0 +1,64 @@
+"""The decoding loop gives what `generate` gives, and draws as often as the model's shares say."""
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+from memr1.agents.decoding import decode
+
+END, NEW_TOKENS = 1, 8
+PROMPTS = [[5, 9, 30], [7], [5, 9, 30], [11, 12, 13, 14, 15, 16], [5, 9, 30], [7]]
+
+
+@pytest.fixture(scope="module")
+def model() -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=0,
+        initializer_range=0.5,  # large weights: rows that end at different places, and logits without near-ties
+    )
+    return Qwen2ForCausalLM(config).eval()
+
+
+def test_greedy_decoding_gives_what_generate_gives_row_by_row(model: Qwen2ForCausalLM) -> None:
+    with torch.no_grad():
+        endless = decode(model, PROMPTS, end_ids=[], max_new_tokens=NEW_TOKENS)
+        ends = [endless[0][2], endless[3][4]]  # so that rows end at different places
+        greedy = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0, eos_token_id=ends)
+        ours = decode(model, PROMPTS, end_ids=ends, max_new_tokens=NEW_TOKENS)
+        stock = [
+            model.generate(input_ids=torch.tensor([prompt]), generation_config=greedy)[0, len(prompt) :].tolist()
+            for prompt in PROMPTS
+        ]
+    assert ours == stock
+    assert len({len(ids) for ids in ours}) > 1
+
+
+def test_a_repeated_prompt_runs_once(model: Qwen2ForCausalLM) -> None:
+    rows: list[int] = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+    with torch.no_grad():
+        decode(model, PROMPTS, end_ids=[END], max_new_tokens=2)
+    hook.remove()
+    assert rows == [3, 6]
+
+
+def test_sampling_draws_by_the_models_own_shares(model: Qwen2ForCausalLM) -> None:
+    draws, prompt = 4000, [5, 9, 30]
+    sampling = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        texts = decode(model, [prompt] * draws, end_ids=[], max_new_tokens=1, temperature=2.0, sampling=sampling)
+        wanted = torch.softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1] / 2.0, -1)
+    counts = Counter(ids[0] for ids in texts)
+    for token, share in enumerate(wanted.tolist()):
+        assert abs(counts[token] / draws - share) < 4 * (share * (1 - share) / draws) ** 0.5 + 1e-3
