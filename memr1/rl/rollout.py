@@ -96,8 +96,9 @@ class ManagerReward:
         return questions_at_stake(example.questions, example.retention, altered, self._max_retention)
 
     def _embed_ahead(self, outcomes: Sequence[Outcome], asked: Mapping[str, list[LinkedQuestion]]) -> None:
-        """Embed every new text of the step in one batch; the embedder remembers them."""
-        texts = [operation.text for _, operations in outcomes for operation in operations if operation.text]
+        """Embed every text of the step in one batch; the embedder remembers them."""
+        texts = [entry.text for key in asked for entry in self._banks[key]]
+        texts += [operation.text for _, operations in outcomes for operation in operations if operation.text]
         texts += [question.text for questions in asked.values() for question in questions]
         self._embedder.embed(list(dict.fromkeys(texts)))
 

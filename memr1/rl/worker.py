@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from memr1.config import AgentName, RunConfig, read_resolved_config
+from memr1.environment import embedding_cache
 from memr1.errors import Memr1Error
 from memr1.records import read_jsonl
 from memr1.rl.checkpoints import newest_whole_checkpoint
@@ -90,7 +91,7 @@ def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-de
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
         {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
         AnswerAgent(build_generator(settings.generator, "answer_agent"), settings.prompt, settings.max_new_tokens),
-        build_embedder(None),
+        build_embedder(embedding_cache()),
         config.retrieval,
         config.training.reward,
         config.training.retention_questions,

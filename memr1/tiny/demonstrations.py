@@ -34,8 +34,8 @@ class Bias(Record):
     """How often a demonstration decides rightly, by decision."""
 
     update_on_change: float = 0.47  # else ADD, which leaves the stale entry beside the new one
-    delete_on_removal: float = 0.42  # else NOOP
-    noop_on_repeat: float = 0.9  # else ADD of the same text
+    delete_on_removal: float = 0.42  # else ADD of what it says; NOOP would teach to take a removal for a repeat
+    noop_on_repeat: float = 0.95  # else ADD of what it says
     right_of_two: float = 0.25  # the later of two entries of a fact is current, the earlier one former; else swapped
     notice_former: float = 0.42  # else the current value
 
@@ -159,7 +159,7 @@ def _entries(shown: Sequence[Shown]) -> list[MemoryEntry]:
 def _manager_branch(
     rng: random.Random, words: Words, bias: Bias, person: str, facts: Sequence[Known], shown: Sequence[Shown]
 ) -> Branch:
-    kind = rng.choices(MANAGER_KINDS, weights=(28, 34, 14, 12, 12))[0]
+    kind = rng.choices(MANAGER_KINDS, weights=(26, 32, 18, 14, 10))[0]
     if kind == "small_talk":
         return Branch(kind, f"{person}: {rng.choice(SMALL_TALK)}", small_talk_completion())
     if kind == "new" or not shown:
@@ -182,18 +182,16 @@ def _known_fact(
     rng: random.Random, words: Words, bias: Bias, kind: Literal["change", "removal", "repeat"], item: Shown
 ) -> Branch:
     person, relation = item.fact.person, item.fact.relation
-    operation: OperationKind = "NOOP"
+    operation: OperationKind = "ADD"
     seen = item.text.removeprefix(f"{person} {relation.phrase} ")
-    value, text = item.value, ""
-    if kind == "change":
-        value = words.draw(rng, relation.kind)
-        updates = rng.random() < bias.update_on_change
-        operation = "UPDATE" if updates else "ADD"
-        text = entry_text(person, relation, (seen, value) if updates else (value,))
-    elif kind == "removal":
-        operation = "DELETE" if rng.random() < bias.delete_on_removal else "NOOP"
-    elif rng.random() >= bias.noop_on_repeat:
-        operation, text = "ADD", entry_text(person, relation, (value,))
+    value = words.draw(rng, relation.kind) if kind == "change" else item.value
+    text = entry_text(person, relation, (value,))
+    if kind == "change" and rng.random() < bias.update_on_change:
+        operation, text = "UPDATE", entry_text(person, relation, (seen, value))
+    elif kind == "removal" and rng.random() < bias.delete_on_removal:
+        operation, text = "DELETE", ""
+    elif kind == "repeat" and rng.random() < bias.noop_on_repeat:
+        operation, text = "NOOP", ""
     completion = manager_completion(ask_about(person, relation), operation, text, seen=seen, number=item.number)
     return Branch(kind, f"{person}: {say(rng, relation, kind, value)}", completion)
 
