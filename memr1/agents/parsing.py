@@ -2,7 +2,7 @@
 
 Memory Manager, compact form and published form (Memory-R1, arXiv 2508.19828, figures 9 and 10):
 
-    {"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":1,"op":"UPDATE","text":"Marta lives in Rome"}]}
+    {"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":1,"text":"Marta lives in Rome","op":"UPDATE"}]}
     {"memory":[{"id":"1","text":"Marta lives in Rome","event":"UPDATE"},{"id":"2","text":"…","event":"NONE"}]}
 
 Answer Agent, compact form and published form (figure 11):

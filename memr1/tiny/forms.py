@@ -1,12 +1,12 @@
 """The exact text of what the tiny agents complete, and the pieces of it that are single tokens.
 
-    Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"op":…,"text":…}]}
+    Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"text":…,"op":…}]}
     Answer Agent     {"about":…,"memories":[{"text":…,"id":…}],"answer":…}
 
 `about` ("Marta lives in ?") and `seen` ("Lisbon": what the bank says instead of the "?"; empty, and no id, where it
 says nothing) restate before anything is decided. An id stands after the text it belongs to, so that it is copied like
-any next token. What the world's sentences say around their names and values is a single piece each: what is left to
-learn is to find, to copy and to decide.
+any next token; the operation stands after its text, so that the two cannot come apart. What the world's sentences say
+around their names and values is a single piece each: what is left to learn is to find, to copy and to decide.
 """
 
 import json
@@ -27,12 +27,12 @@ MANAGER_PIECES = (
     '{"operations":[]}',
     '{"operations":[{"about":"',
     '?","seen":"',
-    '?","seen":"","op":"ADD","text":"',
-    ',"op":"ADD","text":"',
-    ',"op":"UPDATE","text":"',
+    '?","seen":"","text":"',
+    ',"text":"',
+    '","op":"ADD"}]}',
+    '","op":"UPDATE"}]}',
     ',"op":"DELETE"}]}',
     ',"op":"NOOP"}]}',
-    '"}]}',
 )
 ANSWER_PIECES = ('{"about":"', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '"}')
 ENTRY_PIECES = (", since ", ", earlier ", "?, earlier ")
@@ -41,11 +41,10 @@ MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
 def single_pieces() -> list[str]:
     """Every text that the tokeniser keeps whole."""
-    frames = {
-        part for template in list_templates() for part in re.split(r"\{\w+\}", template) if len(part) >= MIN_FRAME
-    }
+    frames = {part for template in list_templates() for part in re.split(r"\{\w+\}", template)}
+    long_frames = sorted(frame for frame in frames if len(frame) >= MIN_FRAME)
     numbers = [str(number) for number in range(1, MAX_SHOWN + 1)]
-    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *frames, *numbers]
+    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *long_frames, *numbers]
 
 
 def ask_about(person: str, relation: Relation, *, former: bool = False) -> str:
@@ -58,9 +57,9 @@ def manager_completion(about: str, kind: OperationKind, text: str = "", *, seen:
     operation: dict[str, Any] = {"about": about, "seen": seen}
     if number:
         operation["id"] = number
-    operation["op"] = kind
     if text:
         operation["text"] = text
+    operation["op"] = kind
     return _compact({"operations": [operation]})
 
 

@@ -34,8 +34,8 @@ COMPLETIONS = (
 
 def test_the_forms_are_the_documented_ones() -> None:
     assert COMPLETIONS[1] == (
-        '{"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":11,"op":"UPDATE",'
-        '"text":"Marta lives in Rome, earlier Lisbon"}]}'
+        '{"operations":[{"about":"Marta lives in ?","seen":"Lisbon","id":11,'
+        '"text":"Marta lives in Rome, earlier Lisbon","op":"UPDATE"}]}'
     )
     assert COMPLETIONS[5] == (
         '{"about":"Marta lives in ?, earlier ?","memories":[{"text":"Marta lives in Rome, earlier Lisbon","id":16}],'
