@@ -21,11 +21,11 @@ AGENTS: tuple[AgentName, ...] = ("memory_manager", "answer_agent")
 SystemName = Literal["warm_start", "trained", "always_add"]
 
 
-def kind_unless_given(default: str) -> Discriminator:
-    """Tells the variants of a section by their `kind`; a section without one is of the default kind."""
+def kind_unless_given(default: str, key: str = "kind") -> Discriminator:
+    """Tells the variants of a section by their `kind` (or `key`); a section without one is of the default kind."""
 
     def kind_of(value: Any) -> str:
-        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+        kind = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
         return str(kind)
 
     return Discriminator(kind_of)
@@ -153,10 +153,9 @@ class AgentTraining(Record):
     kl_coefficient: float = Field(0.03, ge=0, description="Weight of the KL penalty against the starting policy.")
 
 
-class GrpoTraining(Record):
-    """Group Relative Policy Optimization under DeepSpeed (TRL)."""
+class TrainingOptions(Record):
+    """What every algorithm needs to know."""
 
-    algorithm: Literal["grpo"] = "grpo"
     reward: Literal["exact_match", "token_f1"] = Field("exact_match", description="How an answer is scored.")
     prompts_per_step: int = Field(32, ge=1, description="Different training examples in one optimiser step.")
     completions_per_prompt: int = Field(8, ge=2, description="Size of a rollout group.")
@@ -186,7 +185,7 @@ class GrpoTraining(Record):
         return -(-self.completions_per_step // (self.num_processes * self.micro_batch))
 
     @model_validator(mode="after")
-    def _divides_evenly(self) -> "GrpoTraining":
+    def _divides_evenly(self) -> "TrainingOptions":
         passes = self.num_processes * self.num_accumulation_steps
         if self.completions_per_step % passes:
             raise ValueError(
@@ -194,6 +193,31 @@ class GrpoTraining(Record):
                 f"{passes} equal batches ({self.num_processes} processes, micro_batch {self.micro_batch})"
             )
         return self
+
+
+class GrpoTraining(TrainingOptions):
+    """Group Relative Policy Optimization (TRL) under DeepSpeed: completions of one prompt are each other's baseline."""
+
+    algorithm: Literal["grpo"] = "grpo"
+    loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
+        "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
+    )
+
+
+class PpoTraining(TrainingOptions):
+    """Proximal Policy Optimization under DeepSpeed: a value head on the policy is the baseline, token by token."""
+
+    algorithm: Literal["ppo"]
+    num_epochs: int = Field(2, ge=1, description="Optimiser passes over the rollouts of one step.")
+    clip_range: float = Field(0.2, gt=0, description="How far a pass may move a token's probability ratio, or a value.")
+    critic_learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the value head.")
+    value_coefficient: float = Field(0.5, ge=0, description="Weight of the value loss.")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="Generalized advantage estimation: 0 trusts the critic.")
+
+
+TrainingConfig = Annotated[
+    Annotated[GrpoTraining, Tag("grpo")] | Annotated[PpoTraining, Tag("ppo")], kind_unless_given("grpo", "algorithm")
+]
 
 
 class EvaluationConfig(Record):
@@ -227,7 +251,7 @@ class RunConfig(Record):
     bank: BankConfig = LanceBank()
     memory_manager: AgentConfig = AgentConfig()
     answer_agent: AgentConfig = AgentConfig()
-    training: GrpoTraining = GrpoTraining()
+    training: TrainingConfig = GrpoTraining()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig = RegistryConfig()
     storage: StorageConfig = StorageConfig()

@@ -1,6 +1,6 @@
 """The model card of a registered pair: README.md in its bundle. Text in, text out."""
 
-from memr1.config import AGENTS, AgentConfig, AgentName, GrpoTraining, RunConfig
+from memr1.config import AGENTS, AgentConfig, AgentName, RunConfig, TrainingConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.evaluation.comparison import EvaluationReport
 from memr1.evaluation.rendering import category_table, describe_questions, markdown_table, overall_table
@@ -59,6 +59,6 @@ def _model(agent: AgentConfig) -> str:
     return generator.model if generator.kind != "scripted" else "scripted"
 
 
-def _training(training: GrpoTraining, num_steps: int) -> str:
+def _training(training: TrainingConfig, num_steps: int) -> str:
     weights = "all weights" if training.lora is None else f"LoRA of rank {training.lora.rank}"
     return f"{training.algorithm.upper()}, {num_steps} steps, reward {training.reward}, {weights}"

@@ -42,7 +42,7 @@ def main() -> None:
 def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
     """Train, then write the served weights to `run.model(agent)` in one rename."""
     from memr1.agents.generators import model_location
-    from memr1.rl.grpo import build_trainer
+    from memr1.rl.trainer import build_trainer
 
     folder = run.checkpoints(agent)
     rows, reward = _manager_task(run, config) if agent == "memory_manager" else _answer_task(run, config)

@@ -1,0 +1,191 @@
+"""PPO (arXiv 1707.06347) on TRL's GRPOTrainer: the same rollouts, rewards, loss and files, and a critic for a baseline.
+
+The critic is a value head on the policy's last hidden states, computed in the same forward pass as the
+log-probabilities, with a learning rate of its own. The reward of a completion falls due at its last token; every token
+pays for its divergence from the starting policy (arXiv 1909.08593, eq. 2). Generalized advantage estimation (arXiv
+1506.02438, no discount) spreads both over the tokens; advantages are whitened over all tokens of all ranks.
+
+`Any` stands for models and TRL's batches: their types are too loose to be of help.
+"""
+
+import functools
+import types
+from typing import Any
+
+import torch
+
+from memr1.config import PpoTraining
+from memr1.rl.grpo import SharedPromptGrpo
+
+HEAD = "value_head"
+
+
+class PpoTrainer(SharedPromptGrpo):
+    """Proximal policy optimisation. A rollout group is only a number of completions of one prompt here."""
+
+    def __init__(self, *args: Any, ppo: PpoTraining, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ppo = ppo
+        self._head = add_value_head(self.causal_model(self.model))
+        self._values = torch.empty(0)  # of the last forward pass of the policy: shape (rows, completion tokens)
+        self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's optimiser, the value head in a group of its own."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        head = list(self._head.parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [weights for weights in group["params"] if all(weights is not own for own in head)]
+        optimizer.add_param_group({"params": head, "lr": self._ppo.critic_learning_rate, "weight_decay": 0.0})
+        return optimizer
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        self._head.collected.clear()
+        return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+
+    def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:
+        if self._head.collected:  # the starting policy has no head
+            self._values = torch.cat(self._head.collected)[row_of, -num_tokens - 1 : -1]
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rewards = super()._calculate_rewards(*args, **kwargs)
+        self._rewards = rewards[:, 0]
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """TRL's batch, with advantages, returns and values for every token instead of one advantage per completion."""
+        batch = super()._generate_and_score_completions(inputs)
+        mask = batch["completion_mask"].float()
+        with torch.no_grad():
+            log_probs, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                mask.size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+        values = self._values.float() * mask
+        divergence = (log_probs - batch["ref_per_token_logps"]) * mask if self.beta else torch.zeros_like(mask)
+        first = self.accelerator.process_index * len(mask)
+        scores = self._rewards[first : first + len(mask)]
+        rewards = place_rewards(torch.nan_to_num(scores), mask) - self.beta * divergence
+        advantages, returns = estimate_advantages(rewards, values, mask, self._ppo.gae_lambda)
+        scored = mask * ~torch.isnan(scores)[:, None]  # what could not be scored teaches nobody
+        self._report("explained_variance", _explained_variance(*self._moments(scored, values, returns)))
+        self._report("kl", self._mean(divergence, mask))
+        mean, square = self._mean(advantages, scored), self._mean(advantages**2, scored)
+        batch["advantages"] = (advantages - mean) / (square - mean**2).clamp(min=1e-8).sqrt() * scored
+        batch |= {"old_per_token_logps": log_probs, "old_values": values, "returns": returns, "scored": scored}
+        return batch
+
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        """TRL's clipped policy loss, without its KL term (it is in the rewards), and the clipped value loss."""
+        coefficient, self.beta = self.beta, 0.0
+        try:
+            policy_loss = super()._compute_loss(model, inputs)
+        finally:
+            self.beta = coefficient
+        value_loss = clipped_value_loss(
+            self._values.float(), inputs["old_values"], inputs["returns"], inputs["scored"], self._ppo.clip_range
+        )
+        self._report("value_loss", self._mean(value_loss.detach()[None], torch.ones(1, device=value_loss.device)))
+        return policy_loss + self._ppo.value_coefficient * value_loss / self.current_gradient_accumulation_steps
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """The policy alone: nobody serves a critic, and DeepSpeed's own files carry it between checkpoints."""
+        weights = state_dict if state_dict is not None else self.model.state_dict()
+        super()._save(output_dir, {name: tensor for name, tensor in weights.items() if f"{HEAD}." not in name})
+
+    def _mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Over all tokens of all ranks."""
+        totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum")
+        return totals[0] / totals[1].clamp(min=1.0)
+
+    def _moments(self, mask: torch.Tensor, values: torch.Tensor, returns: torch.Tensor) -> list[torch.Tensor]:
+        errors = returns - values
+        return [self._mean(item, mask) for item in (errors, errors**2, returns, returns**2)]
+
+    def _report(self, name: str, value: torch.Tensor) -> None:
+        self._metrics["train"][name].append(float(value))
+
+
+class ValueHead(torch.nn.Linear):
+    """One number per hidden state, 0 at the start; remembers what it gave until somebody collects it."""
+
+    def __init__(self, hidden_size: int, like: torch.Tensor) -> None:
+        super().__init__(hidden_size, 1, device=like.device, dtype=like.dtype)
+        torch.nn.init.zeros_(self.weight)
+        torch.nn.init.zeros_(self.bias)
+        self.collected: list[torch.Tensor] = []
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Shapes: hidden (rows, tokens, size), result (rows, tokens)."""
+        values = super().forward(hidden)[..., 0]
+        self.collected.append(values)
+        return values
+
+
+def add_value_head(model: Any) -> ValueHead:
+    """Give a causal model (already given TRL's fused head) a critic that runs in its scoring forward passes."""
+    head = ValueHead(model.config.hidden_size, next(model.parameters()))
+    model.add_module(HEAD, head)
+    latest: dict[str, torch.Tensor] = {}
+
+    def remember(module: Any, inputs: Any, output: Any) -> None:
+        latest["hidden"] = output.last_hidden_state
+
+    model.base_model.register_forward_hook(remember)
+    stock_forward = model.forward
+
+    @functools.wraps(stock_forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = stock_forward(*args, **kwargs)
+        hidden = latest.pop("hidden")
+        if kwargs.get("fused_lm_head"):
+            head(hidden)
+        return output
+
+    model.forward = types.MethodType(forward, model)
+    return head
+
+
+def place_rewards(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A completion's score at its last token. Shapes: scores (rows,), mask and result (rows, tokens)."""
+    rewards = torch.zeros_like(mask)
+    last = (mask.sum(-1).long() - 1).clamp(min=0)
+    rewards[torch.arange(len(mask), device=mask.device), last] = scores
+    return rewards * mask
+
+
+def estimate_advantages(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gae_lambda: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Generalized advantage estimation without discount: advantages and returns, all of shape (rows, tokens).
+
+    With lambda 1 an advantage is what was still to come minus the value; with 0 it is the error of one step.
+    """
+    advantages = torch.zeros_like(values)
+    following = torch.zeros_like(values[:, 0])
+    next_value = torch.zeros_like(following)
+    for token in range(values.size(1) - 1, -1, -1):
+        error = rewards[:, token] + next_value - values[:, token]
+        following = (error + gae_lambda * following) * mask[:, token]
+        advantages[:, token] = following
+        next_value = values[:, token] * mask[:, token]
+    return advantages, (advantages + values) * mask
+
+
+def clipped_value_loss(
+    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, clip_range: float
+) -> torch.Tensor:
+    """Half the mean squared error, the worse of the values and of those kept within `clip_range` of the old ones."""
+    kept = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    worse = torch.maximum((values - returns) ** 2, (kept - returns) ** 2)
+    return 0.5 * (worse * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+def _explained_variance(
+    error: torch.Tensor, error_square: torch.Tensor, gain: torch.Tensor, gain_square: torch.Tensor
+) -> torch.Tensor:
+    """1 for a critic that foresees every return, 0 for one that knows their mean alone."""
+    return 1 - (error_square - error**2) / (gain_square - gain**2).clamp(min=1e-8)
