@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from memr1.agents.bank_stage import build_training_banks
 from memr1.agents.generators import build_generator
@@ -126,6 +127,30 @@ def test_ranks_end_when_the_process_that_launched_them_is_killed(tmp_path: Path)
         flow.send_signal(signal.SIGKILL)
         flow.wait()
     wait_until(lambda: not ranks_of(run), seconds=20)
+
+
+def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    options = ("training.algorithm=ppo", "training.num_epochs=2", "training.critic_learning_rate=1e-3")
+    whole, config = prepared_run(tmp_path / "whole", *options)
+    train_manager(whole, config)
+    steps = read_metrics(whole.checkpoints("memory_manager") / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 3]  # the rollouts of a step serve two passes
+    assert all("value_loss" in step and "explained_variance" in step for step in steps)
+    with safe_open(whole.model("memory_manager") / "model.safetensors", "pt") as weights:
+        assert not any("value_head" in name for name in weights.keys())  # noqa: SIM118: not a dict
+    assert weights_digest(whole) != file_digest(agent_folder("memory_manager") / "model.safetensors")
+
+    def cancel_after_three_steps(step: Mapping[str, float]) -> None:
+        if step["step"] == 3:
+            raise Killed
+
+    resumed, config = prepared_run(tmp_path / "resumed", *options)
+    with pytest.raises(Killed):
+        train_manager(resumed, config, cancel_after_three_steps)
+    checkpoint = newest_whole_checkpoint(resumed.checkpoints("memory_manager"))
+    assert checkpoint is not None and checkpoint.name == "checkpoint-2"
+    train_manager(resumed, config)
+    assert weights_digest(resumed) == weights_digest(whole)
 
 
 def test_lora_trains_an_adapter_that_the_generator_loads(tmp_path: Path) -> None:
