@@ -153,6 +153,14 @@ class AgentTraining(Record):
     kl_coefficient: float = Field(0.03, ge=0, description="Weight of the KL penalty against the starting policy.")
 
 
+class GuardConfig(Record):
+    """When a training is stopped for its own good."""
+
+    max_kl: float = Field(2.0, gt=0, description="Largest divergence from the starting policy, nats per token.")
+    max_parse_failures: float = Field(0.95, gt=0, description="Largest share of completions that cannot be read …")
+    patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
@@ -171,6 +179,7 @@ class TrainingOptions(Record):
         "zero2", description="File of deepspeed_configs/ that shards the training."
     )
     lora: LoraConfig | None = Field(None, description="Low-rank adapters; all weights are trained without it.")
+    guards: GuardConfig = GuardConfig()
     memory_manager: AgentTraining = AgentTraining()
     answer_agent: AgentTraining = AgentTraining()
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig as PeftLoraConfig
-from transformers import AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
 from memr1.config import AgentConfig, AgentTraining, TrainingConfig
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
+from memr1.rl.guards import Guards, check_lengths, refuse_nan
 from memr1.rl.ppo import PpoTrainer
 from memr1.rl.rollout import AnswerReward, ManagerReward
 
@@ -33,17 +34,23 @@ def build_trainer(
     folder: Path,
     seed: int,
 ) -> GRPOTrainer:
-    """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`."""
+    """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
+
+    Raises TrainingError for an example that does not fit into the model's context.
+    """
     rows = [{"example_id": row["id"], "prompt": [{"role": "user", "content": row["prompt"]}]} for row in examples]
+    tokenizer = AutoTokenizer.from_pretrained(str(model), padding_side="left")
+    room = getattr(AutoConfig.from_pretrained(str(model)), "max_position_embeddings", None)
+    check_lengths(examples, lambda text: len(tokenizer(text)["input_ids"]), agent.max_new_tokens, room)
     kind = partial(PpoTrainer, ppo=training) if training.algorithm == "ppo" else SharedPromptGrpo
     return kind(
         model=str(model),
-        reward_funcs=reward,
+        reward_funcs=refuse_nan(reward),
         args=_arguments(agent, schedule, training, deepspeed, folder, seed),
         train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(str(model), padding_side="left"),
+        processing_class=tokenizer,
         peft_config=_adapters(training),
-        callbacks=[StepLog(folder / "metrics.jsonl"), WholeCheckpoints()],
+        callbacks=[StepLog(folder / "metrics.jsonl"), Guards(training.guards, step_metrics), WholeCheckpoints()],
     )
 
 

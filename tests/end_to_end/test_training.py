@@ -137,7 +137,7 @@ def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(
     assert [step["step"] for step in steps] == [1, 3]  # the rollouts of a step serve two passes
     assert all("value_loss" in step and "explained_variance" in step for step in steps)
     with safe_open(whole.model("memory_manager") / "model.safetensors", "pt") as weights:
-        assert not any("value_head" in name for name in weights.keys())  # noqa: SIM118: not a dict
+        assert "value_head" not in " ".join(weights.keys())
     assert weights_digest(whole) != file_digest(agent_folder("memory_manager") / "model.safetensors")
 
     def cancel_after_three_steps(step: Mapping[str, float]) -> None:

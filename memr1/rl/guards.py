@@ -1,0 +1,113 @@
+"""Stops a training that has gone wrong, by name, before it spoils its last good checkpoint.
+
+    length       before the first step: a prompt that leaves no room for a completion in the model's context
+    numbers      a reward, loss, gradient norm or divergence that is not a number
+    divergence   a KL divergence from the starting policy above `max_kl`
+    parsing      hardly any completion can be read, `patience` steps in a row
+    collapse     every rollout of a prompt is the same completion, `patience` steps in a row, and the reward is no better
+                 than at the start
+
+A step is judged before it is saved, so what is resumed from is always the last checkpoint before the fault.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from memr1.config import GuardConfig
+from memr1.errors import TrainingError
+
+CONSTANT_ENTROPY = 1e-3  # nats per token
+
+
+class StepJudge:
+    """Looks at one line of metrics after the other."""
+
+    def __init__(self, limits: GuardConfig) -> None:
+        self._limits = limits
+        self._first_reward: float | None = None
+        self._unread = self._constant = 0  # steps in a row
+
+    def find_fault(self, step: Mapping[str, float]) -> str | None:
+        """What is wrong with the run after this step, and what to do; None while all is well."""
+        broken = [name for name in ("loss", "gradient_norm", "kl") if math.isnan(step.get(name, 0.0))]
+        if broken:
+            return f"{', '.join(broken)} not a number: lower the learning rate"
+        limits = self._limits
+        if step.get("kl", 0.0) > limits.max_kl:
+            return (
+                f"the policy is {step['kl']:.3g} nats per token from where it started (training.guards.max_kl = "
+                f"{limits.max_kl:g}): lower learning_rate or raise kl_coefficient"
+            )
+        self._unread = self._unread + 1 if step.get("parse_failures", 0.0) > limits.max_parse_failures else 0
+        if self._unread >= limits.patience:
+            return (
+                f"{step['parse_failures']:.0%} of the completions cannot be read, {self._unread} steps in a row: "
+                "choose the prompt form that the model knows, or raise max_new_tokens"
+            )
+        if self._first_reward is None and not math.isnan(step["reward"]):  # nan: nothing could be asked in this step
+            self._first_reward = step["reward"]
+        self._constant = self._constant + 1 if self._is_constant(step) else 0
+        if self._constant >= limits.patience:
+            return (
+                f"every rollout of a prompt is the same completion, {self._constant} steps in a row, and the reward "
+                f"({step['reward']:.3g}) is no better than at the start: raise kl_coefficient or the temperature"
+            )
+        return None
+
+    def _is_constant(self, step: Mapping[str, float]) -> bool:
+        same = step.get("zero_variance_groups", 0.0) >= 1.0 and step.get("entropy", 1.0) < CONSTANT_ENTROPY
+        return same and self._first_reward is not None and step["reward"] <= self._first_reward
+
+
+class Guards(TrainerCallback):
+    """Asks a StepJudge at every step, on every rank: all see the same averages, so all stop together."""
+
+    def __init__(self, limits: GuardConfig, read: Callable[[dict[str, float]], Mapping[str, float]]) -> None:
+        """`read` turns the trainer's log into a line of metrics."""
+        self._judge = StepJudge(limits)
+        self._read = read
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raises TrainingError."""
+        fault = self._judge.find_fault(self._read(logs)) if logs and "reward" in logs else None
+        if fault is not None:
+            raise TrainingError(f"training stopped at step {state.global_step}: {fault}. The last checkpoint is kept.")
+
+
+def check_lengths(
+    examples: Sequence[Mapping[str, str]], count_tokens: Callable[[str], int], max_new_tokens: int, room: int | None
+) -> None:
+    """Raises TrainingError for the longest prompt, if it and a completion do not fit into the model's context."""
+    if room is None or not examples:
+        return
+    longest = max(examples, key=lambda example: len(example["prompt"]))
+    length = count_tokens(longest["prompt"])
+    if length + max_new_tokens > room:
+        raise TrainingError(
+            f"example {longest['id']}: a prompt of {length} tokens and {max_new_tokens} new ones do not fit into the "
+            f"model's {room}: lower retrieval.entries_per_turn or entries_per_speaker, or max_new_tokens"
+        )
+
+
+def refuse_nan(reward: Any) -> Any:
+    """The reward function, except that a score that is not a number is an error: TRL would take it for no score."""
+
+    def scored(completions: Sequence[Any], example_id: Sequence[str], **columns: Any) -> list[float | None]:
+        scores: list[float | None] = reward(completions, example_id=example_id, **columns)
+        for key, score in zip(example_id, scores, strict=True):
+            if score is not None and math.isnan(score):
+                raise TrainingError(f"the reward of a completion for example {key} is not a number")
+        return scores
+
+    scored.__name__ = reward.__name__
+    return scored
