@@ -4,7 +4,7 @@
     numbers      a reward, loss, gradient norm or divergence that is not a number
     divergence   a KL divergence from the starting policy above `max_kl`
     parsing      hardly any completion can be read, `patience` steps in a row
-    collapse     every rollout of a prompt is the same completion, `patience` steps in a row, and the reward is no better
+    collapse     every rollout of a prompt is the same completion, `patience` steps in a row, the reward being no better
                  than at the start
 
 A step is judged before it is saved, so what is resumed from is always the last checkpoint before the fault.
