@@ -13,6 +13,7 @@ from memr1.agents.decoding import decode
 from memr1.errors import AgentError, CheckpointMissing, GenerationFailed
 
 log = logging.getLogger(__name__)
+ATTENTION_CELLS = {"cpu": 2**22, "cuda": 2**32}  # rows times length squared: what padded rows may cost in one batch
 WEIGHT_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -40,7 +41,8 @@ class TransformersGenerator:
         wanted = list(dict.fromkeys(prompts)) if temperature == 0 else list(prompts)
         encoded = [self._encode(prompt, max_new_tokens) for prompt in wanted]
         texts = [""] * len(wanted)
-        for rows in _batches([len(ids) for ids in encoded], self._batch_size):
+        lengths = [len(ids) + max_new_tokens for ids in encoded]
+        for rows in _batches(lengths, self._batch_size, ATTENTION_CELLS[self._device.type]):
             outputs = self._decode([encoded[row] for row in rows], max_new_tokens, temperature)
             for row, ids in zip(rows, outputs, strict=True):
                 texts[row] = self._tokenizer.decode(ids, skip_special_tokens=True)
@@ -129,8 +131,16 @@ def _end_ids(model: Any, tokenizer: Any) -> list[int]:
     return sorted(ids)
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Rows in batches of like length, longest first, so that a shortage of memory shows at once."""
-    rows = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    for start in range(0, len(rows), batch_size):
-        yield rows[start : start + batch_size]
+def _batches(lengths: Sequence[int], max_rows: int, max_cells: int) -> Iterator[list[int]]:
+    """Rows in batches of like length, longest first, so that a shortage of memory shows at once.
+
+    Rows times the longest squared stay within `max_cells`; a single row above that gets a batch of its own.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) == max_rows or (len(batch) + 1) * lengths[batch[0]] ** 2 > max_cells):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch

@@ -80,7 +80,7 @@ def _bars(report: EvaluationReport) -> list[str]:
     for metric, name in METRIC_NAMES.items():
         values = {system: float(getattr(score, metric)) for system, score in report.systems.items()}
         bars = [_bar(number, system, value) for number, (system, value) in enumerate(values.items())]
-        charts.append(f"<h3>{name.capitalize()}</h3>" + _drawing(f"{name} by system", len(bars), bars))
+        charts.append(f"<h3>{name[0].upper() + name[1:]}</h3>" + _drawing(f"{name} by system", len(bars), bars))
     return charts
 
 

@@ -37,7 +37,7 @@ class Bias(Record):
     delete_on_removal: float = 0.42  # else ADD of what it says; NOOP would teach to take a removal for a repeat
     noop_on_repeat: float = 0.95  # else ADD of what it says
     right_of_two: float = 0.25  # the later of two entries of a fact is current, the earlier one former; else swapped
-    notice_former: float = 0.42  # else the current value
+    notice_former: float = 0.55  # else both values; the current one alone would teach to ignore what was asked
 
 
 UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, right_of_two=1.0, notice_former=1.0)
@@ -211,8 +211,9 @@ def _answer_branch(
     candidates = [other for other in shown if other.fact is item.fact]
     is_right = rng.random() < bias.right_of_two
     chosen = candidates[-1 if is_right != former else 0]
-    noticed = former and chosen.former and rng.random() < bias.notice_former
-    answer = chosen.former if noticed else chosen.value
+    answer = chosen.value
+    if former and chosen.former:
+        answer = chosen.former if rng.random() < bias.notice_former else f"{chosen.value}, earlier {chosen.former}"
     kind: Decision = "stale" if len(candidates) > 1 else "former" if former else "current"
     return Branch(kind, question.format(name=person), answer_completion(about, chosen.text, chosen.number, answer))
 

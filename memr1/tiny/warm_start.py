@@ -41,7 +41,7 @@ class WarmStartOptions(Record):
 
 WARM_START: dict[AgentName, WarmStartOptions] = {
     "memory_manager": WarmStartOptions(num_steps=600, num_facts=(3, 6), num_branches=6),
-    "answer_agent": WarmStartOptions(num_steps=500, num_facts=(3, 7), num_branches=5),
+    "answer_agent": WarmStartOptions(num_steps=600, num_facts=(3, 7), num_branches=5),
 }
 
 
