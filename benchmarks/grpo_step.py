@@ -48,9 +48,7 @@ def main() -> None:
     lengths, rounds = ((128, 1024), 1) if arguments.quick else (PROMPT_TOKENS, 3)
     with TemporaryDirectory() as folder:
         rows = [measure(length, rounds, Path(folder)) for length in lengths]
-    print(
-        f"{'prompt':>7} {'stock s':>8} {'memr1 s':>8} {'ratio':>6} {'floor':>6} {'stock MB':>9} {'memr1 MB':>9}  loss/grad"
-    )
+    print(" prompt  stock s  memr1 s  ratio  floor  stock MB  memr1 MB  difference of loss, gradient")
     for row in rows:
         print(
             f"{row['prompt_tokens']:>7} {row['stock_seconds']:>8.2f} {row['memr1_seconds']:>8.2f} {row['ratio']:>6.2f} "
