@@ -73,7 +73,7 @@ def run_systems(
             vector_cache=vector_cache,
         )
         _prepare(folder / plan.name, job)
-    longest_first = sorted(plans, key=lambda plan: not plan.always_add)  # who keeps everything reads the longest prompts
+    longest_first = sorted(plans, key=lambda plan: not plan.always_add)  # it keeps all: long prompts
     waiting = [plan.name for plan in longest_first if read_score(folder / plan.name) is None]
     _run_all(waiting, count_processes(plans), folder, log_folder, on_progress)
     return {plan.name: _require_score(folder / plan.name) for plan in plans}
