@@ -73,10 +73,10 @@ def run_systems(
             vector_cache=vector_cache,
         )
         _prepare(folder / plan.name, job)
-    names = [plan.name for plan in plans]
-    waiting = [name for name in names if read_score(folder / name) is None]
+    longest_first = sorted(plans, key=lambda plan: not plan.always_add)  # it keeps all: long prompts
+    waiting = [plan.name for plan in longest_first if read_score(folder / plan.name) is None]
     _run_all(waiting, count_processes(plans), folder, log_folder, on_progress)
-    return {name: _require_score(folder / name) for name in names}
+    return {plan.name: _require_score(folder / plan.name) for plan in plans}
 
 
 def _run_all(waiting: list[str], num_processes: int, folder: Path, log_folder: Path, on_progress: OnProgress) -> None:

@@ -33,16 +33,17 @@ class SharedPromptGrpo(GRPOTrainer):
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         """Completions (their end token included) and no log-probabilities: those are computed in the loss."""
         if self.use_vllm:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-untyped-call]
+        settings: Any = self.args  # a GRPOConfig: the base class promises less
         whole = unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=self.args.ds3_gather_for_generation
+            self.model_wrapped, self.accelerator, gather_deepspeed3_params=settings.ds3_gather_for_generation
         )
         with whole as model, torch.no_grad():
             completions = decode(
                 model,
                 prompt_ids,
                 end_ids=self.eos_token_ids,
-                max_new_tokens=self.max_completion_length,
+                max_new_tokens=settings.max_completion_length,
                 temperature=self.temperature,
             )
         return completions, None

@@ -45,8 +45,9 @@ def test_the_forms_are_the_documented_ones() -> None:
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_an_agent_has_fewer_than_a_million_parameters(agent: AgentName) -> None:
+def test_an_agent_is_a_qwen2_of_fewer_than_a_million_parameters(agent: AgentName) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(str(agent_folder(agent)))
+    assert model.config.model_type == "qwen2"
     assert sum(parameter.numel() for parameter in model.parameters()) < 1_000_000
 
 
@@ -55,10 +56,18 @@ def test_both_agents_together_are_at_most_12_megabytes() -> None:
 
 
 @pytest.mark.parametrize("agent", AGENTS)
-def test_the_tokenizer_gives_back_every_form_as_it_was(agent: AgentName) -> None:
+def test_the_tokenizer_gives_back_every_text_as_it_was(agent: AgentName) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(str(agent_folder(agent)), padding_side="left")
-    for completion in COMPLETIONS:
-        assert tokenizer.decode(tokenizer(completion, add_special_tokens=False)["input_ids"]) == completion
+    for text in (*COMPLETIONS, "It's Élodie's 2nd  \"café\" – don’t\n\n panic 👋"):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_a_name_has_the_same_pieces_wherever_it_stands() -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(agent_folder("memory_manager")), padding_side="left")
+    name = tokenizer.tokenize("Bruno")
+    for text in ("Where does Bruno live?", "Marta: My friend Bruno moved to Rome.", '{"text":"Bruno lives in Rome"'):
+        pieces = tokenizer.tokenize(text)
+        assert any(pieces[place : place + len(name)] == name for place in range(len(pieces)))
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -83,9 +92,9 @@ def test_the_manager_restates_a_turn_it_never_saw() -> None:
 def test_the_answer_agent_finds_an_entry_it_never_saw() -> None:
     generator = TransformersGenerator(agent_folder("answer_agent"))
     shown = [_entry(1, "Hugo drives a Rover"), _entry(2, "Hugo grows roses")]
-    prompts = [render_answer_prompt("compact", shown, text) for text in ("What does Hugo grow?", "Who is it?")]
+    prompts = [render_answer_prompt("compact", shown, text) for text in ("What does Hugo grow?", "Which car does Hugo drive?")]
     texts = generator.sample_texts(prompts, max_new_tokens=64)
-    assert texts[0] == answer_completion("Hugo grows", "Hugo grows roses", 2, "roses")
+    assert texts[0] == answer_completion("Hugo grows ?", "Hugo grows roses", 2, "roses")
     assert not any(isinstance(parse_answer(text, shown), ParseFailure) for text in texts)
 
 
