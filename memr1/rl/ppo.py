@@ -48,7 +48,7 @@ class PpoTrainer(SharedPromptGrpo):
             self._values = torch.cat(self._head.collected)[row_of, -num_tokens - 1 : -1]
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        rewards = super()._calculate_rewards(*args, **kwargs)
+        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
         self._rewards = rewards[:, 0]
         return rewards
 
@@ -82,7 +82,7 @@ class PpoTrainer(SharedPromptGrpo):
         """TRL's clipped policy loss, without its KL term (it is in the rewards), and the clipped value loss."""
         coefficient, self.beta = self.beta, 0.0
         try:
-            policy_loss = super()._compute_loss(model, inputs)
+            policy_loss: torch.Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         finally:
             self.beta = coefficient
         value_loss = clipped_value_loss(
@@ -93,12 +93,14 @@ class PpoTrainer(SharedPromptGrpo):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """The policy alone: nobody serves a critic, and DeepSpeed's own files carry it between checkpoints."""
-        weights = state_dict if state_dict is not None else self.model.state_dict()
+        policy: Any = self.model
+        weights = state_dict if state_dict is not None else policy.state_dict()
         super()._save(output_dir, {name: tensor for name, tensor in weights.items() if f"{HEAD}." not in name})
 
     def _mean(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Over all tokens of all ranks."""
-        totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum()]), reduction="sum")
+        local = torch.stack([(values * mask).sum(), mask.sum()])
+        totals: torch.Tensor = self.accelerator.reduce(local, reduction="sum")
         return totals[0] / totals[1].clamp(min=1.0)
 
     def _moments(self, mask: torch.Tensor, values: torch.Tensor, returns: torch.Tensor) -> list[torch.Tensor]:
