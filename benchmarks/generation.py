@@ -1,53 +1,45 @@
 """How fast the shipped models answer: memr1's decoding loop against `generate`, which must give the same texts.
 
-    python benchmarks/generation.py → benchmarks/results/generation.json
+    python benchmarks/generation.py [--quick] [--out FILE.json]
 
 One thread, processor seconds of this process, the fastest of five rounds each, the two taking turns. Prompts are those
 of the compact form: a Manager's with 6 memories, an Answer Agent's with 16.
 """
 
-import json
+import argparse
 import os
 import random
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from harness import run_benchmark
 
 from memr1.agents.decoding import _pad_left
 from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
 from memr1.agents.transformers_generator import TransformersGenerator
 from memr1.bank.entry import MemoryEntry
-from memr1.machine import describe_machine
-from memr1.records import write_json
 from memr1.tiny.weights import agent_folder
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-RESULT = CHECKOUT / "benchmarks" / "results" / "generation.json"
 NAMES, PLACES = ("Marta", "Joe", "Anna", "Peter", "Silvia", "Omar"), ("Lisbon", "Rome", "Oslo", "Paris", "Bern", "Lima")
 NUM_PROMPTS, BATCH_SIZE, MAX_NEW_TOKENS, NUM_ROUNDS = 256, 64, 64, 5
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(1)
-    rng = random.Random(0)
-    managers = [render_manager_prompt("compact", memories(rng, 6), [said(rng)]) for _ in range(NUM_PROMPTS)]
-    answers = [render_answer_prompt("compact", memories(rng, 16), asked(rng)) for _ in range(NUM_PROMPTS)]
-    result = {
-        "machine": describe_machine(CHECKOUT),
-        "num_prompts": NUM_PROMPTS,
+    rng, number = random.Random(0), NUM_PROMPTS // 4 if options.quick else NUM_PROMPTS
+    managers = [render_manager_prompt("compact", memories(rng, 6), [said(rng)]) for _ in range(number)]
+    answers = [render_answer_prompt("compact", memories(rng, 16), asked(rng)) for _ in range(number)]
+    return {
+        "num_prompts": number,
         "batch_size": BATCH_SIZE,
         "memory_manager": compare(TransformersGenerator(agent_folder("memory_manager")), managers),
         "answer_agent": compare(TransformersGenerator(agent_folder("answer_agent")), answers),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    write_json(RESULT, result)
-    print(json.dumps(result, indent=2))
 
 
 def compare(generator: TransformersGenerator, prompts: list[str]) -> dict[str, Any]:
@@ -119,4 +111,4 @@ def mean(numbers: list[int]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("generation", __doc__, measure)

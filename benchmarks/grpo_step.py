@@ -11,7 +11,7 @@ G(P + R), over those that cannot be avoided, P + G·R.
 import argparse
 import os
 import time
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,54 +21,46 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import torch
 from datasets import Dataset
+from harness import run_benchmark
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from memr1.data.synthetic_relations import RELATIONS
-from memr1.machine import describe_machine
-from memr1.records import write_json
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.tiny.architecture import Shape, build_network
 from memr1.tiny.weights import agent_folder
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-RESULT = CHECKOUT / "benchmarks" / "results" / "grpo_step.json"
 NUM_PROMPTS, GROUP, NEW_TOKENS = 2, 8, 64
 PROMPT_TOKENS = (128, 512, 1024, 2048)
 PIECES = [f" {relation.phrase} " for relation in RELATIONS]  # one token each, wherever they stand
 TOLERANCE = 1e-5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the figures are written")
-    parser.add_argument("--quick", action="store_true", help="fewer lengths and rounds: less than a minute")
-    arguments = parser.parse_args()
+def measure(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(1)
-    lengths, rounds = ((128, 1024), 1) if arguments.quick else (PROMPT_TOKENS, 3)
+    lengths, rounds = ((128, 1024), 1) if options.quick else (PROMPT_TOKENS, 3)
     with TemporaryDirectory() as folder:
-        rows = [measure(length, rounds, Path(folder)) for length in lengths]
-    print(" prompt  stock s  memr1 s  ratio  floor  stock MB  memr1 MB  difference of loss, gradient")
-    for row in rows:
-        print(
+        rows = [measure_row(length, rounds, Path(folder)) for length in lengths]
+    return {
+        "num_prompts": NUM_PROMPTS,
+        "completions_per_prompt": GROUP,
+        "new_tokens": NEW_TOKENS,
+        "rows": rows,
+    }
+
+
+def show(figures: Mapping[str, Any]) -> str:
+    lines = [" prompt  stock s  memr1 s  ratio  floor  stock MB  memr1 MB  difference of loss, gradient"]
+    for row in figures["rows"]:
+        lines.append(
             f"{row['prompt_tokens']:>7} {row['stock_seconds']:>8.2f} {row['memr1_seconds']:>8.2f} {row['ratio']:>6.2f} "
             f"{row['floor_ratio']:>6.2f} {row['stock_megabytes']:>9.0f} {row['memr1_megabytes']:>9.0f}  "
-            f"{row['loss_difference']:.0e} {row['gradient_difference']:.0e}"
+            f"{row['loss_difference']:.0e}, {row['gradient_difference']:.0e}"
         )
-    write_json(
-        arguments.out,
-        {
-            "machine": describe_machine(CHECKOUT),
-            "date": f"{datetime.now(UTC):%Y-%m-%d}",
-            "num_prompts": NUM_PROMPTS,
-            "completions_per_prompt": GROUP,
-            "new_tokens": NEW_TOKENS,
-            "rows": rows,
-        },
-    )
+    return "\n".join(lines)
 
 
-def measure(length: int, rounds: int, folder: Path) -> dict[str, Any]:
+def measure_row(length: int, rounds: int, folder: Path) -> dict[str, Any]:
     """One row: the least seconds a step of either took, the most memory it added, and how far the two differ."""
     network = folder / "network"
     write_network(network)
@@ -202,4 +194,4 @@ def status(field: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("grpo_step", __doc__, measure, show)

@@ -1,17 +1,19 @@
 """How fast the memory bank is: embedding, ranking, and a build in lockstep.
 
-    python benchmarks/memory_bank.py → benchmarks/results/memory_bank.json
+    python benchmarks/memory_bank.py [--quick] [--out FILE.json]
 
 Processor seconds are what this process used; wall seconds also wait for the disk and for other processes.
 """
 
-import json
+import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+
+from harness import run_benchmark
 
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import MiniLmEmbedder
@@ -20,25 +22,20 @@ from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.lancedb_bank import LanceStore
 from memr1.bank.operation import Operation, Source
 from memr1.bank.retrieval import rank_entries
-from memr1.machine import describe_machine
-from memr1.records import write_json
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-RESULT = CHECKOUT / "benchmarks" / "results" / "memory_bank.json"
 NAMES, PLACES = ("Marta", "Joe", "Anna", "Peter", "Silvia", "Omar"), ("Lisbon", "Rome", "Oslo", "Paris", "Bern", "Lima")
 NUM_CONVERSATIONS, NUM_TURNS = 60, 25
 SENTENCES = [f"{NAMES[n % 6]} went to {PLACES[n % 5]} with {n} friends" for n in range(NUM_CONVERSATIONS * NUM_TURNS)]
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> dict[str, object]:
     embedder = MiniLmEmbedder()
-    result: dict[str, object] = {"machine": describe_machine(CHECKOUT)}
-    result["embedding"] = measure_embedding(embedder)
-    result["ranking"] = {size: measure_ranking(embedder, size) for size in (10, 20, 600)}
-    result["build"] = [measure_build(name, grouped, embedder) for name in OPENERS for grouped in (False, True)]
-    RESULT.parent.mkdir(exist_ok=True)
-    write_json(RESULT, result)
-    print(json.dumps(result, indent=2))
+    sizes = (10, 20) if options.quick else (10, 20, 600)
+    return {
+        "embedding": measure_embedding(embedder),
+        "ranking": {str(size): measure_ranking(embedder, size) for size in sizes},
+        "build": [measure_build(name, grouped, embedder) for name in OPENERS for grouped in (False, True)],
+    }
 
 
 def measure_embedding(embedder: MiniLmEmbedder) -> dict[str, float]:
@@ -115,4 +112,4 @@ def clock() -> Iterator[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("memory_bank", __doc__, measure)

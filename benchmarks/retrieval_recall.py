@@ -1,15 +1,15 @@
 """How much of a question's evidence retrieval finds on LoCoMo, when every turn is an entry.
 
-    python benchmarks/retrieval_recall.py locomo10.json → benchmarks/results/retrieval_recall.json
+    python benchmarks/retrieval_recall.py --data locomo10.json [--quick] [--out FILE.json]
 
 The share of evidence turns among the first 5, 10 and 30 entries of each speaker, categories 1 to 4, on the eight
 test conversations of the paper. No model but the embedder takes part.
 """
 
-import json
+import argparse
 import re
-import sys
-from pathlib import Path
+
+from harness import run_benchmark
 
 from memr1.bank.bank import MemoryBank
 from memr1.bank.embedding import Embedder, build_embedder
@@ -19,21 +19,17 @@ from memr1.config import LocomoData
 from memr1.data.conversation import Conversation
 from memr1.data.loading import load_dataset
 from memr1.environment import embedding_cache
-from memr1.machine import describe_machine
-from memr1.records import write_json
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-RESULT = CHECKOUT / "benchmarks" / "results" / "retrieval_recall.json"
 LIMITS = (5, 10, 30)
 UNSCORED = 5  # LoCoMo's category of questions without an answer
 
 
-def main() -> None:
-    dataset = load_dataset(LocomoData(kind="locomo", path=Path(sys.argv[1])), seed=0)
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    dataset = load_dataset(LocomoData(kind="locomo", path=options.data), seed=0)
     embedder = build_embedder(embedding_cache())
     found: dict[int, list[bool]] = {limit: [] for limit in LIMITS}
     for conversation in dataset.conversations:
-        if conversation.id not in dataset.splits.test:
+        if conversation.id not in dataset.splits.test[: 1 if options.quick else None]:
             continue
         bank = build_turn_bank(conversation, embedder)
         for question in dataset.questions:
@@ -42,16 +38,11 @@ def main() -> None:
                 for limit in LIMITS:
                     shown = shown_turns(bank, question.text, conversation.speakers, limit)
                     found[limit] += [turn_id in shown for turn_id in evidence]
-    recall = {limit: round(sum(hits) / len(hits), 3) for limit, hits in found.items()}
-    result = {
+    return {
         "dataset_sha256": dataset.sha256,
         "num_evidence_turns": len(found[LIMITS[0]]),
-        "recall_by_entries_per_speaker": recall,
-        "machine": describe_machine(CHECKOUT),
+        "recall_by_entries_per_speaker": {str(limit): round(sum(hits) / len(hits), 3) for limit, hits in found.items()},
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    write_json(RESULT, result)
-    print(json.dumps(result, indent=2))
 
 
 def build_turn_bank(conversation: Conversation, embedder: Embedder) -> MemoryBank:
@@ -71,4 +62,4 @@ def shown_turns(bank: MemoryBank, question: str, speakers: tuple[str, ...], limi
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark("retrieval_recall", __doc__, measure)

@@ -1,0 +1,32 @@
+"""What every benchmark shares: its two options, and a result file that says where, when and how it came about."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from memr1.machine import describe_machine
+from memr1.records import write_json
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+Measure = Callable[[argparse.Namespace], Mapping[str, object]]
+
+
+def run_benchmark(
+    name: str, description: str, measure: Measure, show: Callable[[Mapping[str, object]], str] | None = None
+) -> None:
+    """Measure, print a table (`show`, else the figures as JSON), write benchmarks/results/<name>.json or --out FILE.
+
+    `measure` gets the options: `quick` asks for the same work, smaller, within a minute; `data` names a dataset file.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = CHECKOUT / "benchmarks" / "results" / f"{name}.json"
+    parser.add_argument("--out", type=Path, default=default, help="where the figures are written")
+    parser.add_argument("--quick", action="store_true", help="the same work, smaller: at most a minute")
+    parser.add_argument("--data", type=Path, default=Path("locomo10.json"), help="LoCoMo's file, where it is measured")
+    options = parser.parse_args()
+    figures = measure(options)
+    print(show(figures) if show else json.dumps(figures, indent=2))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.out, {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(CHECKOUT), **figures})
