@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 
 from memr1.errors import DatasetFormatError
 
@@ -15,6 +15,16 @@ class Record(BaseModel):
     """A frozen value that refuses unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def kind_unless_given(default: str, key: str = "kind") -> Discriminator:
+    """Tells the variants of a record by their `kind` (or `key`); a value without one is of the default kind."""
+
+    def kind_of(value: Any) -> str:
+        kind = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
+        return str(kind)
+
+    return Discriminator(kind_of)
 
 
 AnyRecord = TypeVar("AnyRecord", bound=BaseModel)

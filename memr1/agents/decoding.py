@@ -32,40 +32,58 @@ def decode(
     """
     device = next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    place_of = {prompt: place for place, prompt in enumerate(distinct)}
-    repeats = torch.tensor([place_of[tuple(prompt)] for prompt in prompts], device=device)
-    tokens, mask = _pad_left(distinct, device)
-    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = build_cache(model.config)
     outputs: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
-    cache = build_cache(model.config)
+    logits, mask = _read_prompts(model, prompts, cache, device)
+    places = mask.sum(-1, keepdim=True) - 1
     for step in range(max_new_tokens):
-        logits = model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        if step == 0 and len(distinct) < len(prompts):
-            logits, mask, places = logits[repeats], mask[repeats], places[repeats]
-            cache.batch_select_indices(repeats)
         chosen = _choose(logits, temperature, sampling)
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             if row >= 0:
                 outputs[row].append(token)
         rows = torch.where(torch.isin(chosen, ends), -1, rows)
         kept = (rows >= 0).nonzero()[:, 0]
-        if len(kept) == 0:
+        if len(kept) == 0 or step + 1 == max_new_tokens:
             break
         if len(kept) < SHRINK_BELOW * len(rows):
             rows, chosen, mask, places = rows[kept], chosen[kept], mask[kept], places[kept]
             cache.batch_select_indices(kept)
-        tokens, places = chosen[:, None], places[:, -1:] + 1
+        places = places + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = _run(model, chosen[:, None], mask, places, cache)
     return outputs
+
+
+def _read_prompts(
+    model: Any, prompts: Sequence[Sequence[int]], cache: DynamicCache, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits after each prompt, and the mask of the cache's tokens; a prompt that stands in several rows runs once."""
+    distinct = list(dict.fromkeys(map(tuple, prompts)))
+    tokens, mask = _pad_left(distinct, device)
+    logits = _run(model, tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+    if len(distinct) == len(prompts):
+        return logits, mask
+    place_of = {prompt: place for place, prompt in enumerate(distinct)}
+    repeats = torch.tensor([place_of[tuple(prompt)] for prompt in prompts], device=device)
+    cache.batch_select_indices(repeats)
+    return logits[repeats], mask[repeats]
+
+
+def _run(
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """Logits of the last token of every row: shape (rows, vocabulary)."""
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=places,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits: torch.Tensor = output.logits[:, -1]
+    return logits
 
 
 def build_cache(config: Any) -> DynamicCache:

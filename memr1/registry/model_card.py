@@ -1,9 +1,10 @@
 """The model card of a registered pair: README.md in its bundle. Text in, text out."""
 
-from memr1.config import AGENTS, AgentConfig, AgentName, RunConfig, TrainingConfig
+from memr1.config import AGENTS, AgentConfig, AgentName, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.evaluation.comparison import EvaluationReport
 from memr1.evaluation.rendering import category_table, describe_questions, markdown_table, overall_table
+from memr1.training_options import TrainingConfig
 
 USE = """Given a conversation (JSON) and a question, the Memory Manager reads the conversation turn by turn and keeps a
 memory bank; the Answer Agent picks memories and answers.

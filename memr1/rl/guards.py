@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from memr1.config import GuardConfig
 from memr1.errors import TrainingError
+from memr1.training_options import GuardConfig
 
 CONSTANT_ENTROPY = 1e-3  # nats per token
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from memr1.config import PpoTraining
 from memr1.rl.grpo import SharedPromptGrpo
+from memr1.training_options import PpoTraining
 
 HEAD = "value_head"
 

@@ -12,12 +12,13 @@ from peft import LoraConfig as PeftLoraConfig
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from memr1.config import AgentConfig, AgentTraining, TrainingConfig
+from memr1.config import AgentConfig
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import Guards, check_lengths, refuse_nan
 from memr1.rl.ppo import PpoTrainer
 from memr1.rl.rollout import AnswerReward, ManagerReward
+from memr1.training_options import AgentTraining, TrainingConfig
 
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from memr1.config import GuardConfig
 from memr1.errors import TrainingError
 from memr1.rl.guards import StepJudge, check_lengths, refuse_nan
+from memr1.training_options import GuardConfig
 
 HEALTHY = {
     "reward": 0.5, "loss": 0.01, "gradient_norm": 0.3, "kl": 0.02, "entropy": 0.05, "parse_failures": 0.01,

@@ -92,7 +92,9 @@ def test_the_manager_restates_a_turn_it_never_saw() -> None:
 def test_the_answer_agent_finds_an_entry_it_never_saw() -> None:
     generator = TransformersGenerator(agent_folder("answer_agent"))
     shown = [_entry(1, "Hugo drives a Rover"), _entry(2, "Hugo grows roses")]
-    prompts = [render_answer_prompt("compact", shown, text) for text in ("What does Hugo grow?", "Which car does Hugo drive?")]
+    prompts = [
+        render_answer_prompt("compact", shown, text) for text in ("What does Hugo grow?", "Which car does Hugo drive?")
+    ]
     texts = generator.sample_texts(prompts, max_new_tokens=64)
     assert texts[0] == answer_completion("Hugo grows ?", "Hugo grows roses", 2, "roses")
     assert not any(isinstance(parse_answer(text, shown), ParseFailure) for text in texts)
