@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from harness import run_benchmark
 
-from memr1.agents.decoding import _pad_left
+from memr1.agents.decoding import pad_left
 from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
 from memr1.agents.transformers_generator import TransformersGenerator
 from memr1.bank.entry import MemoryEntry
@@ -69,7 +69,7 @@ def generate(generator: TransformersGenerator, prompts: list[str]) -> list[str]:
     texts: dict[str, str] = {}
     for start in range(0, len(wanted), BATCH_SIZE):
         batch = wanted[start : start + BATCH_SIZE]
-        tokens, mask = _pad_left([encode(generator, prompt) for prompt in batch], generator._device)
+        tokens, mask = pad_left([encode(generator, prompt) for prompt in batch], generator._device)
         with torch.inference_mode():
             ids = model.generate(input_ids=tokens, attention_mask=mask, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)[
                 :, tokens.size(1) :

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from memr1.bank.entry import MemoryEntry
 from memr1.data.conversation import Conversation, Dataset, Fact, Question, Session, Splits, Turn
@@ -121,3 +122,24 @@ def write_random_model(
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
     return folder
+
+
+def random_qwen2(vocabulary_size: int) -> Any:
+    """A tiny Qwen2 of seeded random weights, in eval mode; token 0 pads and token 1 ends."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=vocabulary_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=None,
+        initializer_range=0.5,  # large weights: attention that tells positions apart, and logits without near-ties
+    )
+    return Qwen2ForCausalLM(config).eval()

@@ -60,7 +60,7 @@ def _read_prompts(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits after each prompt, and the mask of the cache's tokens; a prompt that stands in several rows runs once."""
     distinct = list(dict.fromkeys(map(tuple, prompts)))
-    tokens, mask = _pad_left(distinct, device)
+    tokens, mask = pad_left(distinct, device)
     logits = _run(model, tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
     if len(distinct) == len(prompts):
         return logits, mask
@@ -134,7 +134,7 @@ def _make_room(held: torch.Tensor | None, new: torch.Tensor) -> torch.Tensor:
     return room
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and mask, both of shape (prompts, longest). What stands under a mask of 0 is never looked at."""
     longest = max(map(len, prompts))
     tokens = [[0] * (longest - len(ids)) + list(ids) for ids in prompts]

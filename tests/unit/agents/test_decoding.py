@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, Qwen2ForCausalLM
 
 from memr1.agents.decoding import decode
+from tests.builders import random_qwen2
 
 END, NEW_TOKENS = 1, 8
 PROMPTS = [[5, 9, 30], [7], [5, 9, 30], [11, 12, 13, 14, 15, 16], [5, 9, 30], [7]]
@@ -14,20 +15,7 @@ PROMPTS = [[5, 9, 30], [7], [5, 9, 30], [11, 12, 13, 14, 15, 16], [5, 9, 30], [7
 
 @pytest.fixture(scope="module")
 def model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=40,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        bos_token_id=None,
-        eos_token_id=END,
-        pad_token_id=0,
-        initializer_range=0.5,  # large weights: rows that end at different places, and logits without near-ties
-    )
-    return Qwen2ForCausalLM(config).eval()
+    return random_qwen2(40)
 
 
 def test_greedy_decoding_gives_what_generate_gives_row_by_row(model: Qwen2ForCausalLM) -> None:

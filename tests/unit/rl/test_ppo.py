@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from memr1.rl.ppo import HEAD, add_value_head, clipped_value_loss, estimate_advantages, place_rewards
 from memr1.rl.shared_prefix import share_prompts
+from tests.builders import random_qwen2
 
 MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
 
@@ -50,16 +50,7 @@ def test_the_value_loss_takes_the_worse_of_plain_and_clipped(value: float, loss:
 
 
 def test_the_critic_sees_the_states_that_the_tokens_were_chosen_in() -> None:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-    )
-    model = Qwen2ForCausalLM(config)
+    model = random_qwen2(60)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     share_prompts(model)
     head = add_value_head(model)

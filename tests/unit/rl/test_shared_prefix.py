@@ -1,29 +1,17 @@
 """Sharing a prompt among its completions changes the cost of a step and nothing else."""
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from memr1.rl.shared_prefix import share_prompts
+from tests.builders import random_qwen2
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 24, 5
 
 
 def tiny_model() -> Qwen2ForCausalLM:
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=60,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-        initializer_range=0.5,  # large weights: attention that tells positions apart, and logits without near-ties
-    )
-    model = Qwen2ForCausalLM(config)
+    model: Qwen2ForCausalLM = random_qwen2(60)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     return model
 
