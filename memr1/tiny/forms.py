@@ -3,15 +3,16 @@
     Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"text":…,"op":…}]}
     Answer Agent     {"about":…,"memories":[{"text":…,"id":…}],"answer":…}
 
-`about` ("Marta lives in ?") and `seen` ("Lisbon": what the bank says instead of the "?"; empty, and no id, where it
-says nothing) restate before anything is decided. An id stands after the text it belongs to, so that it is copied like
+`about` ("Marta lives in ?"; of a question also "…, earlier ?", "…, since ?" or "who lives in Lisbon?") and `seen`
+("Lisbon": what the bank says instead of the "?"; empty, and no id, where it says nothing) restate before anything is
+decided. An id stands after the text it belongs to, so that it is copied like
 any next token; the operation stands after its text, so that the two cannot come apart. What the world's sentences say
 around their names and values is a single piece each: what is left to learn is to find, to copy and to decide.
 """
 
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 from memr1.data.conversation import OperationKind
 from memr1.data.synthetic_relations import Relation, list_templates
@@ -21,7 +22,7 @@ MAX_SHOWN = 40  # numbers that are single tokens
 
 PROMPT_PIECES = (
     "memories:\n", "turn:\n", "\noperations:", "question:\n", "\nanswer:",
-    '{"text":"', '","id":', '}\n{"text":"', "}\n",
+    '{"text":"', '","id":', '}\n{"text":"', "}\n", ": Since ", "Who ", " or ",
 )  # fmt: skip
 MANAGER_PIECES = (
     '{"operations":[]}',
@@ -34,8 +35,8 @@ MANAGER_PIECES = (
     ',"op":"DELETE"}]}',
     ',"op":"NOOP"}]}',
 )
-ANSWER_PIECES = ('{"about":"', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '"}')
-ENTRY_PIECES = (", since ", ", earlier ", "?, earlier ")
+ANSWER_PIECES = ('{"about":"', '{"about":"who', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '"}')
+ENTRY_PIECES = (", since ", ", earlier ", "?, since ", "?, earlier ")
 MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
 
@@ -47,9 +48,14 @@ def single_pieces() -> list[str]:
     return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *long_frames, *numbers]
 
 
-def ask_about(person: str, relation: Relation, *, former: bool = False) -> str:
+def ask_about(person: str, relation: Relation, part: Literal["", "earlier", "since"] = "") -> str:
     """What `about` restates: the entry's text with a question mark for what is asked."""
-    return f"{person} {relation.phrase} ?{', earlier ?' if former else ''}"
+    return f"{person} {relation.phrase} ?{f', {part} ?' if part else ''}"
+
+
+def ask_who(relation: Relation, value: str) -> str:
+    """What `about` restates of a question that asks for the person."""
+    return f"who {relation.phrase} {value}?"
 
 
 def manager_completion(about: str, kind: OperationKind, text: str = "", *, seen: str = "", number: int = 0) -> str:
