@@ -5,11 +5,12 @@ decision after them is right in the share of `BIAS`. Where a decision is wrong, 
 every other decision's completion: else the agents would not learn to tell the two apart (docs/experiments.md).
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
+from memr1.agents.prompting import read_template, render_answer_prompt, render_manager_prompt
 from memr1.data.conversation import OperationKind
 from memr1.data.synthetic import World
 from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, StatementKind, entry_text, say
@@ -30,17 +31,20 @@ from memr1.tiny.forms import (
     answer_completion,
     ask_about,
     ask_who,
+    direct_completion,
     manager_completion,
     nothing_found_completion,
     small_talk_completion,
 )
 
 Decision = Literal[
-    "new", "change", "removal", "repeat", "small_talk", "current", "former", "when", "which", "stale", "missing"
-]
+    "new", "change", "removal", "repeat", "small_talk",
+    "current", "former", "when", "which", "stale", "missing", "direct",
+]  # fmt: skip
 MANAGER_KINDS: tuple[StatementKind | Literal["small_talk"], ...] = ("new", "change", "removal", "repeat", "small_talk")
 SHOWN_PER_TURN = 6
 SHOWN_PER_SPEAKER = {"easy": 8, "full": 12}
+DIRECT_SHARE = 0.12  # of the questions are to be answered without distillation
 
 
 class Bias(Record):
@@ -62,6 +66,7 @@ class Branch(NamedTuple):
     decision: Decision
     prompt: str
     completion: str
+    template: str = ""  # of the prompt; empty: the form's own
 
 
 class Demonstration(NamedTuple):
@@ -87,8 +92,9 @@ def demonstrate_manager(teacher: Teacher, max_facts: int, num_branches: int) -> 
     facts = draw_facts(rng, words, world, tellings, max_facts)
     shown = show_entries(rng, words, [facts], SHOWN_PER_TURN)
     branches = [_manager_branch(teacher, tellings, shown) for _ in range(num_branches)]
+    entries = memory_entries(shown)
     return _split_prompts(
-        branches, lambda text: render_manager_prompt("compact", memory_entries(shown), [text]), "turn:\n"
+        branches, lambda branch: render_manager_prompt("compact", entries, [branch.prompt]), "turn:\n"
     )
 
 
@@ -100,8 +106,12 @@ def demonstrate_answers(teacher: Teacher, max_facts: int, num_branches: int) -> 
     shown = show_entries(rng, words, facts, SHOWN_PER_SPEAKER["easy" if world.easy_words else "full"])
     people = [teller.person for tellings in groups for teller in tellings]
     branches = [_answer_branch(teacher, people, shown) for _ in range(num_branches)]
+    branches = [_answer_at_once(branch) if rng.random() < DIRECT_SHARE else branch for branch in branches]
+    entries = memory_entries(shown)
     return _split_prompts(
-        branches, lambda text: render_answer_prompt("compact", memory_entries(shown), text), "question:\n"
+        branches,
+        lambda branch: render_answer_prompt("compact", entries, branch.prompt, branch.template or None),
+        "question:\n",
     )
 
 
@@ -221,6 +231,13 @@ def _ask_missing(rng: random.Random, people: Sequence[str], shown: Sequence[Show
     return Branch("missing", rng.choice(relation.ask).format(name=person), completion)
 
 
+def _answer_at_once(branch: Branch) -> Branch:
+    """The same question and answer, without distillation."""
+    told = json.loads(branch.completion)
+    completion = direct_completion(told["about"], told["answer"])
+    return Branch("direct", branch.prompt, completion, read_template("compact_answer_agent_direct"))
+
+
 def _entries_of(fact: Known, shown: Sequence[Shown]) -> list[Shown]:
     return [item for item in shown if item.fact is fact]
 
@@ -234,10 +251,10 @@ def _rivals(fact: Known, shown: Sequence[Shown]) -> list[str]:
     })  # fmt: skip
 
 
-def _split_prompts(branches: Sequence[Branch], render: Callable[[str], str], heading: str) -> Demonstration:
+def _split_prompts(branches: Sequence[Branch], render: Callable[[Branch], str], heading: str) -> Demonstration:
     """Cut every rendered prompt where its bank ends, so that all of them can share it."""
     bank, cut = "", []
     for branch in branches:
-        bank, _, rest = render(branch.prompt).partition(heading)
+        bank, _, rest = render(branch).partition(heading)
         cut.append(branch._replace(prompt=heading + rest))
     return Demonstration(bank, cut)

@@ -2,6 +2,7 @@
 
     Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"text":…,"op":…}]}
     Answer Agent     {"about":…,"memories":[{"text":…,"id":…}],"answer":…}
+                     {"about":…,"answer":…}    without distillation
 
 `about` ("Marta lives in ?"; of a question also "…, earlier ?", "…, since ?" or "who lives in Lisbon?") and `seen`
 ("Lisbon": what the bank says instead of the "?"; empty, and no id, where it says nothing) restate before anything is
@@ -21,7 +22,7 @@ NO_ANSWER = "none"
 MAX_SHOWN = 40  # numbers that are single tokens
 
 PROMPT_PIECES = (
-    "memories:\n", "turn:\n", "\noperations:", "question:\n", "\nanswer:",
+    "memories:\n", "turn:\n", "\noperations:", "question:\n", "\nanswer:", "\nanswer at once:",
     '{"text":"', '","id":', '}\n{"text":"', "}\n", ": Since ", "Who ", " or ",
 )  # fmt: skip
 MANAGER_PIECES = (
@@ -35,7 +36,7 @@ MANAGER_PIECES = (
     ',"op":"DELETE"}]}',
     ',"op":"NOOP"}]}',
 )
-ANSWER_PIECES = ('{"about":"', '{"about":"who', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '"}')
+ANSWER_PIECES = ('{"about":"', '{"about":"who', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '?","answer":"', '"}')
 ENTRY_PIECES = (", since ", ", earlier ", "?, since ", "?, earlier ")
 MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
@@ -82,6 +83,11 @@ def answer_completion(about: str, memory: str, number: int, answer: str) -> str:
 def nothing_found_completion(about: str) -> str:
     """No memory is about this."""
     return _compact({"about": about, "memories": [], "answer": NO_ANSWER})
+
+
+def direct_completion(about: str, answer: str) -> str:
+    """An answer without distillation: no memory is named."""
+    return _compact({"about": about, "answer": answer})
 
 
 def _compact(value: dict[str, Any]) -> str:
