@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from memr1.agents.prompting import read_template, render_answer_prompt, render_manager_prompt
+from memr1.agents.prompting import AnswerPromptForm, render_answer_prompt, render_manager_prompt
 from memr1.data.conversation import OperationKind
 from memr1.data.synthetic import World
 from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, StatementKind, entry_text, say
@@ -66,7 +66,7 @@ class Branch(NamedTuple):
     decision: Decision
     prompt: str
     completion: str
-    template: str = ""  # of the prompt; empty: the form's own
+    form: AnswerPromptForm = "compact"  # of a question's prompt
 
 
 class Demonstration(NamedTuple):
@@ -110,7 +110,7 @@ def demonstrate_answers(teacher: Teacher, max_facts: int, num_branches: int) -> 
     entries = memory_entries(shown)
     return _split_prompts(
         branches,
-        lambda branch: render_answer_prompt("compact", entries, branch.prompt, branch.template or None),
+        lambda branch: render_answer_prompt(branch.form, entries, branch.prompt),
         "question:\n",
     )
 
@@ -235,7 +235,7 @@ def _answer_at_once(branch: Branch) -> Branch:
     """The same question and answer, without distillation."""
     told = json.loads(branch.completion)
     completion = direct_completion(told["about"], told["answer"])
-    return Branch("direct", branch.prompt, completion, read_template("compact_answer_agent_direct"))
+    return Branch("direct", branch.prompt, completion, "compact_direct")
 
 
 def _entries_of(fact: Known, shown: Sequence[Shown]) -> list[Shown]:

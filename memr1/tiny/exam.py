@@ -56,9 +56,7 @@ class DecisionRates(Record):
     sampled_updates: float  # completions that hold an UPDATE
 
 
-def score_pair(
-    folders: Mapping[AgentName, Path], dataset: Dataset, level: Level, embedder: Embedder
-) -> PairScore:
+def score_pair(folders: Mapping[AgentName, Path], dataset: Dataset, level: Level, embedder: Embedder) -> PairScore:
     """Build the banks of the test conversations and answer their questions, as a run's evaluation does."""
     ids, max_new_tokens = dataset.splits.test, MAX_NEW_TOKENS[level]
     generators = {agent: TransformersGenerator(folders[agent]) for agent in AGENTS}

@@ -36,7 +36,15 @@ MANAGER_PIECES = (
     ',"op":"DELETE"}]}',
     ',"op":"NOOP"}]}',
 )
-ANSWER_PIECES = ('{"about":"', '{"about":"who', '?","memories":[{"text":"', '?","memories":[],"answer":"none"}', '}],"answer":"', '?","answer":"', '"}')
+ANSWER_PIECES = (
+    '{"about":"',
+    '{"about":"who',
+    '?","memories":[{"text":"',
+    '?","memories":[],"answer":"none"}',
+    '}],"answer":"',
+    '?","answer":"',
+    '"}',
+)
 ENTRY_PIECES = (", since ", ", earlier ", "?, since ", "?, earlier ")
 MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
