@@ -17,9 +17,38 @@ class LoraConfig(Record):
 class AgentTraining(Record):
     """What differs between the training of the two agents."""
 
-    num_steps: int = Field(30, ge=0, description="Optimiser steps; 0 keeps the warm start.")
+    num_steps: int = Field(
+        30, ge=0, description="Optimiser steps, of every round if there are rounds; 0 keeps the warm start."
+    )
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate; decays linearly to 0.")
     kl_coefficient: float = Field(0.03, ge=0, description="Weight of the KL penalty against the starting policy.")
+
+
+class StagedPolicies(Record):
+    """Two policies, as in the paper: the Memory Manager learns, then the Answer Agent on the banks that it builds."""
+
+    kind: Literal["staged"] = "staged"
+
+
+class AlternatingPolicies(Record):
+    """Two policies that learn in rounds, each through the other as the round before left it."""
+
+    kind: Literal["alternating"]
+    num_rounds: int = Field(2, ge=2, description="Rounds; in each, both agents take their `num_steps` steps.")
+
+
+class SharedPolicy(AgentTraining):
+    """One policy plays both roles; these options stand in for [training.memory_manager] and [training.answer_agent]."""
+
+    kind: Literal["shared"]
+
+
+PoliciesConfig = Annotated[
+    Annotated[StagedPolicies, Tag("staged")]
+    | Annotated[AlternatingPolicies, Tag("alternating")]
+    | Annotated[SharedPolicy, Tag("shared")],
+    kind_unless_given("staged"),
+]
 
 
 class GuardConfig(Record):
@@ -47,6 +76,7 @@ class TrainingOptions(Record):
     deepspeed: Literal["zero1", "zero2", "zero3", "zero3_offload"] = Field(
         "zero2", description="File of deepspeed_configs/ that shards the training."
     )
+    policies: PoliciesConfig = StagedPolicies()
     lora: LoraConfig | None = Field(None, description="Low-rank adapters; all weights are trained without it.")
     guards: GuardConfig = GuardConfig()
     memory_manager: AgentTraining = AgentTraining()

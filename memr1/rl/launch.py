@@ -1,4 +1,4 @@
-"""Starts the training of one agent under torchrun in its own process group, follows it, and ends every rank with it.
+"""Starts the training of one phase under torchrun in its own process group, follows it, and ends every rank with it.
 
 Left out: training itself (memr1.rl.worker). This module imports no torch: the flow stays light.
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from memr1.config import AgentName, RunConfig
+from memr1.config import RunConfig
 from memr1.errors import CheckpointMissing, WorkerFailed
 from memr1.records import Record
 from memr1.rl.checkpoints import (
@@ -31,9 +31,9 @@ GRACE_SECONDS = 5.0  # between asking ranks to end and ending them
 
 
 class TrainingSummary(Record):
-    """What one agent's training did. Rewards are means over the first and the last tenth of the steps."""
+    """What one phase's training did. Rewards are means over the first and the last tenth of the steps."""
 
-    agent: AgentName
+    phase: str
     num_steps: int
     first_reward: float
     last_reward: float
@@ -43,24 +43,24 @@ class TrainingSummary(Record):
 def launch_training(
     run: RunDir,
     config: RunConfig,
-    agent: AgentName,
+    phase: str,
     log_path: Path,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
 ) -> TrainingSummary:
-    """Train one agent to the end; `on_step` sees each line of metrics.jsonl as it is written.
+    """Train one phase's policy to the end; `on_step` sees each line of metrics.jsonl as it is written.
 
     Raises WorkerFailed with the worker's own words and the log's path. Any exception here, a cancelled flow's too,
     ends all ranks first.
     """
     started = time.monotonic()
-    metrics = run.checkpoints(agent) / "metrics.jsonl"
+    metrics = run.checkpoints(phase) / "metrics.jsonl"
     metrics.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = newest_whole_checkpoint(run.checkpoints(agent))
+    checkpoint = newest_whole_checkpoint(run.checkpoints(phase))
     forget_steps_after(metrics, checkpoint_step(checkpoint) if checkpoint else 0)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("ab") as log_file:
         process = subprocess.Popen(
-            _command(run, config, agent),
+            _command(run, config, phase),
             stdout=log_file,
             stderr=subprocess.STDOUT,
             env=_environment(config),
@@ -71,15 +71,15 @@ def launch_training(
         finally:
             _end_group(process)
     if process.returncode != 0:
-        raise WorkerFailed(_explain(agent, process.returncode, log_path))
-    if not run.model(agent).is_dir():
-        raise CheckpointMissing(f"training ended but left no weights in {run.model(agent)}; its log: {log_path}")
-    return _summary(agent, read_metrics(metrics), time.monotonic() - started)
+        raise WorkerFailed(_explain(phase, process.returncode, log_path))
+    if not run.model(phase).is_dir():
+        raise CheckpointMissing(f"training ended but left no weights in {run.model(phase)}; its log: {log_path}")
+    return _summary(phase, read_metrics(metrics), time.monotonic() - started)
 
 
-def _command(run: RunDir, config: RunConfig, agent: AgentName) -> list[str]:
+def _command(run: RunDir, config: RunConfig, phase: str) -> list[str]:
     ranks = ["--standalone", "--nproc-per-node", str(config.training.num_processes)]
-    worker = ["-m", "memr1.rl.worker", str(run.root.resolve()), agent]
+    worker = ["-m", "memr1.rl.worker", str(run.root.resolve()), phase]
     return [sys.executable, "-m", "torch.distributed.run", *ranks, *worker]
 
 
@@ -117,19 +117,19 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _explain(agent: AgentName, returncode: int, log_path: Path) -> str:
+def _explain(phase: str, returncode: int, log_path: Path) -> str:
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     told = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
     errors = [line.strip() for line in lines if "Error" in line and not line.startswith(" ")]
     reason = (told or errors or [f"exit code {returncode}"])[-1]
-    return f"training the {agent} failed: {reason}\nThe whole log: {log_path}"
+    return f"training {phase} failed: {reason}\nThe whole log: {log_path}"
 
 
-def _summary(agent: AgentName, steps: list[StepMetrics], seconds: float) -> TrainingSummary:
+def _summary(phase: str, steps: list[StepMetrics], seconds: float) -> TrainingSummary:
     rewards = [step["reward"] for step in steps]
     tenth = max(1, len(rewards) // 10)
     return TrainingSummary(
-        agent=agent,
+        phase=phase,
         num_steps=len(rewards),
         first_reward=sum(rewards[:tenth]) / tenth if rewards else 0.0,
         last_reward=sum(rewards[-tenth:]) / tenth if rewards else 0.0,

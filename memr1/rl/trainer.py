@@ -12,12 +12,13 @@ from peft import LoraConfig as PeftLoraConfig
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from memr1.config import AgentConfig
+from memr1.config import AGENTS, AgentConfig
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import Guards, check_lengths, refuse_nan
 from memr1.rl.ppo import PpoTrainer
 from memr1.rl.rollout import AnswerReward, ManagerReward
+from memr1.rl.shared_policy import SharedReward
 from memr1.training_options import AgentTraining, TrainingConfig
 
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
@@ -26,7 +27,7 @@ ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would avera
 def build_trainer(
     model: Path | str,
     examples: list[dict[str, str]],
-    reward: ManagerReward | AnswerReward,
+    reward: ManagerReward | AnswerReward | SharedReward,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
@@ -154,8 +155,8 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
         "parse_failures": "parse_failures",
     }
     named = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
-    operations = {key: value for key, value in logs.items() if key.startswith("operations/")}
-    return {key: round(float(value), 6) for key, value in {**named, **operations}.items()}
+    own = {key: value for key, value in logs.items() if key.split("/")[0] in ("operations", *AGENTS)}
+    return {key: round(float(value), 6) for key, value in {**named, **own}.items()}
 
 
 class WholeCheckpoints(TrainerCallback):

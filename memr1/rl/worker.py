@@ -1,4 +1,4 @@
-"""One training process: `torchrun -m memr1.rl.worker RUN_DIR AGENT`. It talks to the flow only through files and its
+"""One training process: `torchrun -m memr1.rl.worker RUN_DIR PHASE`. It talks to the flow only through files and its
 exit code (memr1.rl.launch starts it).
 """
 
@@ -12,9 +12,10 @@ import threading
 import time
 from pathlib import Path
 
-from memr1.config import AgentName, RunConfig, read_resolved_config
+from memr1.config import RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
 from memr1.errors import Memr1Error
+from memr1.phases import phase_seed, roles_of, training_phases
 from memr1.records import read_jsonl
 from memr1.rl.checkpoints import newest_whole_checkpoint
 from memr1.run_dir import RunDir
@@ -25,37 +26,37 @@ ERROR_MARK = "memr1-error: "
 
 
 def main() -> None:
-    """Train one agent of one run, resuming from its newest whole checkpoint."""
+    """Train one phase of one run, resuming from its newest whole checkpoint."""
     _end_with_parent()
-    run, agent = RunDir(Path(sys.argv[1])), sys.argv[2]
-    if agent not in ("memory_manager", "answer_agent"):
-        raise SystemExit(f"unknown agent {agent!r}")
+    run, phase = RunDir(Path(sys.argv[1])), sys.argv[2]
+    config = read_resolved_config(run.config)
+    if phase not in training_phases(config):
+        raise SystemExit(f"unknown phase {phase!r}")
     _join_process_group()
     try:
-        train(run, read_resolved_config(run.config), agent)  # type: ignore[arg-type]  # narrowed above
+        train(run, config, phase)
     except Memr1Error as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
     _leave_process_group()
 
 
-def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
-    """Train, then write the served weights to `run.model(agent)` in one rename."""
-    from memr1.agents.generators import model_location
+def train(run: RunDir, config: RunConfig, phase: str) -> None:
+    """Train, then write the served weights to `run.model(phase)` in one rename."""
     from memr1.rl.trainer import build_trainer
 
-    folder = run.checkpoints(agent)
-    rows, reward = _manager_task(run, config) if agent == "memory_manager" else _answer_task(run, config)
+    folder, roles, start = run.checkpoints(phase), roles_of(phase), start_location(run, config, phase)
+    rows, reward = _task(run, config, phase)
     trainer = build_trainer(
-        model_location(config.agent(agent).generator, agent),
+        start,
         rows,
         reward,
-        agent=config.agent(agent),
-        schedule=config.agent_training(agent),
+        agent=max((config.agent(role) for role in roles), key=lambda agent: agent.max_new_tokens),
+        schedule=config.agent_training(roles[0]),
         training=config.training,
         deepspeed=deepspeed_config(config.training.deepspeed),
         folder=folder,
-        seed=config.seed,
+        seed=phase_seed(config, phase),
     )
     checkpoint = newest_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -63,8 +64,21 @@ def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
     trainer.save_model(str(partial))
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
-        shutil.rmtree(run.model(agent), ignore_errors=True)
-        os.replace(partial, run.model(agent))
+        whole = partial if config.training.policies.kind == "staged" else _merge(start, partial)
+        shutil.rmtree(run.model(phase), ignore_errors=True)
+        os.replace(whole, run.model(phase))
+
+
+def start_location(run: RunDir, config: RunConfig, phase: str) -> str | Path:
+    """The weights that a phase starts from, a folder or hub id: its policy's newest, or the configured ones.
+
+    A shared policy starts from the Memory Manager's model, which is the Answer Agent's too, except for "tiny".
+    """
+    from memr1.agents.generators import model_location
+
+    first = roles_of(phase)[0]
+    trained = run.models(config, before=phase).get(first)
+    return trained or model_location(config.agent(first).generator, first)
 
 
 def deepspeed_config(name: str) -> Path:
@@ -72,25 +86,48 @@ def deepspeed_config(name: str) -> Path:
     return Path(__file__).parents[2] / "deepspeed_configs" / f"{name}.json"
 
 
-def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-def]
+def _merge(start: str | Path, trained: Path) -> Path:
+    """Whole weights: what another phase starts from, or two roles share, must not hang on a base of its own."""
+    from memr1.agents.generators import is_adapter
+    from memr1.agents.transformers_generator import merge_adapter
+
+    if not is_adapter(trained):
+        return trained
+    merged = trained.with_name("merged.partial")
+    shutil.rmtree(merged, ignore_errors=True)
+    merge_adapter(start, trained, merged)
+    shutil.rmtree(trained)
+    return merged
+
+
+def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """Rows of `id` and `prompt`, and the reward of their completions."""
+    from memr1.rl.shared_policy import share_tasks
+
+    build = {"memory_manager": _manager_task, "answer_agent": _answer_task}
+    tasks = {role: build[role](run, config, phase) for role in roles_of(phase)}
+    return share_tasks(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
+
+
+def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.agents.answer_agent import AnswerAgent
     from memr1.agents.generators import build_generator
     from memr1.bank.embedding import build_embedder
-    from memr1.bank.operation import JournalRecord
     from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
+    from memr1.rl.prior_banks import read_prior_banks
     from memr1.rl.rollout import ManagerReward
 
-    examples = list(read_jsonl(run.examples("memory_manager") / "examples.jsonl", ManagerExample))
-    journals: dict[str, list[JournalRecord]] = {}
-    for record in read_jsonl(run.bank / "operations.jsonl", JournalRecord):
-        journals.setdefault(record.scope, []).append(record)
-    settings = config.answer_agent
+    examples = list(read_jsonl(run.examples(phase, "memory_manager") / "examples.jsonl", ManagerExample))
+    journals = read_prior_banks(run, config, phase)
+    settings, frozen = config.answer_agent, run.models(config, before=phase).get("answer_agent")
     reward = ManagerReward(
         examples,
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
         {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
-        AnswerAgent(build_generator(settings.generator, "answer_agent"), settings.prompt, settings.max_new_tokens),
+        AnswerAgent(
+            build_generator(settings.generator, "answer_agent", frozen), settings.prompt, settings.max_new_tokens
+        ),
         build_embedder(embedding_cache()),
         config.retrieval,
         config.training.reward,
@@ -99,11 +136,11 @@ def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-de
     return [{"id": item.id, "prompt": item.prompt} for item in examples], reward
 
 
-def _answer_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-def]
+def _answer_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.rl.examples import AnswerExample
     from memr1.rl.rollout import AnswerReward
 
-    examples = list(read_jsonl(run.examples("answer_agent") / "examples.jsonl", AnswerExample))
+    examples = list(read_jsonl(run.examples(phase, "answer_agent") / "examples.jsonl", AnswerExample))
     return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(examples, config.training.reward)
 
 

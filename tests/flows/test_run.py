@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from memr1.run_dir import STAGES, RunDir
+from memr1.run_dir import RunDir
 from tests.processes import fresh_environment
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_does_nothing_twice(finished: 
     assert finished.run.done_file("validate").stat().st_mtime_ns == finished.first_seal
     assert "[1/6] validate: done before" in finished.told.stderr
     assert [path.name for path in sorted(finished.run.logs.glob("attempt_*"))] == ["attempt_1", "attempt_2"]
-    assert all(finished.run.read_done(stage) is not None for stage in STAGES)
+    assert all(finished.run.read_done(stage) is not None for stage in finished.run.stages)
 
 
 def test_a_run_ends_with_its_table_the_decision_and_the_next_commands(finished: Finished) -> None:
