@@ -9,8 +9,8 @@ from pathlib import Path
 from flows.local_server import temporary_server
 from memr1.console import show_on_terminal
 from memr1.environment import make_home
-from memr1.errors import ConfigError, Memr1Error
-from memr1.phases import stage_of, training_phases
+from memr1.errors import Memr1Error
+from memr1.phases import phase_index, stage_of, training_phases
 from memr1.run_dir import RunDir
 from memr1.run_start import open_run, read_config, start_run
 
@@ -39,10 +39,9 @@ def run_first_stage(source: str, overrides: Sequence[str], run_dir: Path | None)
 
 def run_training(run_dir: Path, phase: str | None) -> None:
     """Run one training phase of a run directory, or all. Raises ConfigError for a phase that it does not have."""
-    phases = training_phases(read_config(RunDir(run_dir)))
-    if phase not in (None, *phases):
-        raise ConfigError(f"{run_dir} has no training phase {phase!r}: it has {', '.join(phases)}")
-    for name in phases if phase is None else (phase,):
+    config = read_config(RunDir(run_dir))
+    phases = training_phases(config)
+    for name in phases if phase is None else (phases[phase_index(config, phase)],):
         run_stage(run_dir, stage_of(name))
 
 

@@ -11,6 +11,7 @@ frozen, is what a Memory Manager is rewarded through.
 """
 
 from memr1.config import AGENTS, AgentName, RunConfig
+from memr1.errors import ConfigError
 
 SHARED = "shared"
 
@@ -25,6 +26,17 @@ def training_phases(config: RunConfig) -> tuple[str, ...]:
     return AGENTS
 
 
+def phase_index(config: RunConfig, phase: str) -> int:
+    """Place of a phase, from 0. Raises ConfigError for one that the run does not have."""
+    phases = training_phases(config)
+    if phase not in phases:
+        kind = config.training.policies.kind
+        raise ConfigError(
+            f"no training phase {phase!r} under training.policies.kind = {kind!r}: use {', '.join(phases)}"
+        )
+    return phases.index(phase)
+
+
 def roles_of(phase: str) -> tuple[AgentName, ...]:
     """The agents that the phase's policy plays: one of them, or both."""
     return AGENTS if phase == SHARED else tuple(agent for agent in AGENTS if phase.endswith(agent))
@@ -36,7 +48,7 @@ def newest_phases(config: RunConfig, before: str | None = None) -> dict[AgentNam
     An agent that no phase has trained yet is absent: it is the configured warm start.
     """
     phases = training_phases(config)
-    done = phases if before is None else phases[: phases.index(before)]
+    done = phases if before is None else phases[: phase_index(config, before)]
     return {role: phase for phase in done for role in roles_of(phase)}
 
 
@@ -53,7 +65,7 @@ def bank_phase(config: RunConfig, before: str | None = None) -> str | None:
 
 def phase_seed(config: RunConfig, phase: str) -> int:
     """The run's seed, another one in every round: a round draws its own examples and completions."""
-    return config.seed + training_phases(config).index(phase) // len(AGENTS)
+    return config.seed + phase_index(config, phase) // len(AGENTS)
 
 
 def stage_of(phase: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from memr1.config import RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
 from memr1.errors import Memr1Error
-from memr1.phases import phase_seed, roles_of, training_phases
+from memr1.phases import phase_seed, roles_of
 from memr1.records import read_jsonl
 from memr1.rl.checkpoints import newest_whole_checkpoint
 from memr1.run_dir import RunDir
@@ -28,13 +28,10 @@ ERROR_MARK = "memr1-error: "
 def main() -> None:
     """Train one phase of one run, resuming from its newest whole checkpoint."""
     _end_with_parent()
-    run, phase = RunDir(Path(sys.argv[1])), sys.argv[2]
-    config = read_resolved_config(run.config)
-    if phase not in training_phases(config):
-        raise SystemExit(f"unknown phase {phase!r}")
+    run = RunDir(Path(sys.argv[1]))
     _join_process_group()
     try:
-        train(run, config, phase)
+        train(run, read_resolved_config(run.config), sys.argv[2])
     except Memr1Error as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error

@@ -1,4 +1,4 @@
-"""The second round of alternating training, for real, from a first round whose outcome was planted."""
+"""Alternating training from a planted first round, and a shared policy: for real, by both algorithms."""
 
 import shutil
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from memr1.agents.bank_stage import build_training_banks
 from memr1.bank.embedding import build_embedder
 from memr1.config import AgentName, RunConfig, load_config
 from memr1.data.loading import load_dataset
@@ -23,25 +24,35 @@ from memr1.tiny.weights import agent_folder
 
 pytestmark = pytest.mark.slow
 PHASE = "round_2_memory_manager"
-OPTIONS = (
-    "data.num_train=3",
+SMALL = (
+    "data.num_train=2",
     "data.num_validation=1",
     "data.num_test=1",
-    "training.policies.kind=alternating",
+    "bank.kind=in_memory",
     "training.prompts_per_step=8",
     "training.completions_per_prompt=2",
+)
+ALTERNATING = (
+    *SMALL,
+    "training.policies.kind=alternating",
     "training.num_processes=1",
     "training.memory_manager.num_steps=1",
     "training.memory_manager.learning_rate=1e-12",  # too small to move a weight: what comes out is what went in
 )
 
 
-def prepared_run(root: Path, answer_agent: AgentName, *overrides: str) -> tuple[RunDir, RunConfig]:
-    """A run after round 1: a Memory Manager of shifted weights, and the shipped `answer_agent` for an Answer Agent."""
-    run, config = RunDir(root), load_config("quickstart", [*OPTIONS, *overrides])
+def begun_run(root: Path, *overrides: str) -> tuple[RunDir, RunConfig]:
+    """A run whose data is ready."""
+    run, config = RunDir(root), load_config("quickstart", overrides)
     write_json(run.config, config.model_dump(mode="json"))
     dataset, _ = validate_dataset(load_dataset(config.data, config.seed), run)
     write_dataset(run, dataset)
+    return run, config
+
+
+def run_after_round_1(root: Path, answer_agent: AgentName, *overrides: str) -> tuple[RunDir, RunConfig]:
+    """A Memory Manager of shifted weights, the shipped `answer_agent` for an Answer Agent, and round 2's examples."""
+    run, config = begun_run(root, *ALTERNATING, *overrides)
     model = shutil.copytree(agent_folder("memory_manager"), run.model("round_1_memory_manager"))
     save_file({name: 1.001 * tensor for name, tensor in weights_in(model).items()}, model / "model.safetensors")
     shutil.copytree(agent_folder(answer_agent), run.model("round_1_answer_agent"))
@@ -65,8 +76,11 @@ def train(run: RunDir, config: RunConfig) -> dict[str, float]:
     return dict(step)
 
 
-def test_a_manager_starts_from_its_own_first_round_and_is_rewarded_through_the_answer_agents(tmp_path: Path) -> None:
-    run, config = prepared_run(tmp_path, "answer_agent")
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_a_manager_starts_from_its_own_first_round_and_is_rewarded_through_the_answer_agents(
+    tmp_path: Path, algorithm: str
+) -> None:
+    run, config = run_after_round_1(tmp_path, "answer_agent", f"training.algorithm={algorithm}")
     assert start_location(run, config, PHASE) == run.model("round_1_memory_manager")
     step = train(run, config)
     assert are_equal(weights_in(run.model(PHASE)), weights_in(run.model("round_1_memory_manager")))
@@ -78,10 +92,24 @@ def test_a_manager_starts_from_its_own_first_round_and_is_rewarded_through_the_a
 def test_an_answer_agent_that_lost_its_words_in_round_1_rewards_nobody_in_round_2_and_adapters_are_merged(
     tmp_path: Path,
 ) -> None:
-    run, config = prepared_run(tmp_path, "memory_manager", "training.lora.rank=4")
+    run, config = run_after_round_1(tmp_path, "memory_manager", "training.lora.rank=4")
     step = train(run, config)
     assert step["parse_failures"] < 0.5
     assert step["reward"] == 0.0
     assert not (run.model(PHASE) / "adapter_config.json").exists()
     assert are_equal(weights_in(run.model(PHASE)), weights_in(run.model("round_1_memory_manager")))
     assert sorted(path.name for path in run.checkpoints(PHASE).iterdir() if "partial" in path.name) == []
+
+
+def test_a_shared_policy_learns_both_roles_by_ppo_in_two_processes(tmp_path: Path) -> None:
+    options = ("training.policies.kind=shared", "training.policies.num_steps=4", "training.algorithm=ppo")
+    run, config = begun_run(tmp_path, *SMALL, *options)
+    build_training_banks(run, config, tmp_path / "vectors", lambda *_: None)
+    assert write_examples(run, config, "shared", build_embedder(None)) > 0
+    launch_training(run, config, "shared", run.logs / "train.log")
+    steps = read_metrics(run.checkpoints("shared") / "metrics.jsonl")
+    assert [step["step"] for step in steps] == [1, 3]  # two passes over the rollouts of each
+    assert all("value_loss" in step and 0 < step["parse_failures"] < 1 for step in steps)
+    assert steps[0]["memory_manager/reward"] > 0.0
+    assert steps[0]["answer_agent/parse_failures"] > steps[0]["memory_manager/parse_failures"]
+    assert not are_equal(weights_in(run.model("shared")), weights_in(agent_folder("memory_manager")))

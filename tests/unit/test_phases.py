@@ -69,6 +69,11 @@ def test_the_banks_of_the_served_manager_are_those_of_the_last_answer_agent() ->
     assert bank_phase(SHARED) is None
 
 
+def test_a_phase_of_another_kind_is_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no training phase 'memory_manager' .*'shared': use shared"):
+        newest_phases(SHARED, before="memory_manager")
+
+
 def test_every_round_draws_anew() -> None:
     assert [phase_seed(ALTERNATING, phase) for phase in training_phases(ALTERNATING)] == [7, 7, 8, 8, 9, 9]
     assert [phase_seed(STAGED, phase) for phase in training_phases(STAGED)] == [7, 7]
