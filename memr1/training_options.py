@@ -1,10 +1,12 @@
 """The `[training]` section of a run's configuration (memr1.config): two algorithms, and what both need to know."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, PositiveInt, Tag, model_validator
 
 from memr1.records import Record, kind_unless_given
+
+PER_TURN_LOSSES = ("grpo", "dr_grpo", "gspo")  # those that average over completions, not over all tokens of a batch
 
 
 class LoraConfig(Record):
@@ -30,6 +32,42 @@ class GuardConfig(Record):
     patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
 
 
+class StepCredit(Record):
+    """The paper's bandit: a rollout is one turn, read from the bank that stage 2 built before it."""
+
+    kind: Literal["step"] = "step"
+
+
+class CurriculumStage(NamedTuple):
+    """Steps of training on the first `num_sessions` sessions of every conversation."""
+
+    num_sessions: PositiveInt
+    num_steps: PositiveInt
+
+
+class LocalGlobalCredit(Record):
+    """LoGo-GRPO (Memory-R2): whole trajectories scored by the bank they end with, and rereadings of one session."""
+
+    kind: Literal["local_global"]
+    conversations_per_step: int = Field(4, ge=1, description="Training conversations read in one optimiser step.")
+    num_trajectories: int = Field(8, ge=2, description="Readings of each conversation from an empty bank: one group.")
+    num_rereads: int = Field(4, ge=2, description="Readings of a session from one bank before it: another group.")
+    reread_probability: float = Field(
+        0.5, ge=0, le=1, description="Chance of a session to be read again; 0 leaves whole trajectories alone."
+    )
+    max_questions: int = Field(16, ge=1, description="Questions that score a rollout, the same for its whole group.")
+    curriculum: tuple[CurriculumStage, ...] = Field(
+        (CurriculumStage(2, 10), CurriculumStage(4, 10), CurriculumStage(8, 20)),
+        min_length=1,
+        description="Pairs of sessions and steps: how much of a conversation is read for how long, the last to the end.",
+    )
+
+
+CreditConfig = Annotated[
+    Annotated[StepCredit, Tag("step")] | Annotated[LocalGlobalCredit, Tag("local_global")], kind_unless_given("step")
+]
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
@@ -42,6 +80,7 @@ class TrainingOptions(Record):
     retention_questions: int = Field(
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
+    credit: CreditConfig = StepCredit()
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
     num_processes: int = Field(2, ge=1, description="Training processes: one per GPU, or CPU cores to use.")
     deepspeed: Literal["zero1", "zero2", "zero3", "zero3_offload"] = Field(
@@ -81,6 +120,15 @@ class GrpoTraining(TrainingOptions):
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
     )
 
+    @model_validator(mode="after")
+    def _weighs_turns(self) -> "GrpoTraining":
+        if self.credit.kind == "local_global" and self.loss not in PER_TURN_LOSSES:
+            raise ValueError(
+                f'credit.kind = "local_global" averages turn by turn, loss = "{self.loss}" token by token: '
+                f"set loss to {' or '.join(PER_TURN_LOSSES)}"
+            )
+        return self
+
 
 class PpoTraining(TrainingOptions):
     """Proximal Policy Optimization under DeepSpeed: a value head on the policy is the baseline, token by token."""
@@ -91,6 +139,15 @@ class PpoTraining(TrainingOptions):
     critic_learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the value head.")
     value_coefficient: float = Field(0.5, ge=0, description="Weight of the value loss.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Generalized advantage estimation: 0 trusts the critic.")
+
+    @model_validator(mode="after")
+    def _has_no_groups(self) -> "PpoTraining":
+        if self.credit.kind == "local_global":
+            raise ValueError(
+                'credit.kind = "local_global" compares rollouts of a group, algorithm = "ppo" has a critic instead: '
+                'set algorithm = "grpo", or credit.kind = "step"'
+            )
+        return self
 
 
 TrainingConfig = Annotated[
