@@ -59,7 +59,7 @@ class LocalGlobalCredit(Record):
     curriculum: tuple[CurriculumStage, ...] = Field(
         (CurriculumStage(2, 10), CurriculumStage(4, 10), CurriculumStage(8, 20)),
         min_length=1,
-        description="Pairs of sessions and steps: how much of a conversation is read for how long, the last to the end.",
+        description="Pairs of sessions and steps: how much of a conversation is read, and for how long; the last stays.",
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from memr1.config import AgentName, RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
@@ -41,22 +42,8 @@ def main() -> None:
 
 def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
     """Train, then write the served weights to `run.model(agent)` in one rename."""
-    from memr1.agents.generators import model_location
-    from memr1.rl.trainer import build_trainer
-
     folder = run.checkpoints(agent)
-    rows, reward = _manager_task(run, config) if agent == "memory_manager" else _answer_task(run, config)
-    trainer = build_trainer(
-        model_location(config.agent(agent).generator, agent),
-        rows,
-        reward,
-        agent=config.agent(agent),
-        schedule=config.agent_training(agent),
-        training=config.training,
-        deepspeed=deepspeed_config(config.training.deepspeed),
-        folder=folder,
-        seed=config.seed,
-    )
+    trainer = _build_trainer(run, config, agent)
     checkpoint = newest_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     partial = folder / "model.partial"
@@ -65,6 +52,30 @@ def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
     if trainer.accelerator.is_main_process:
         shutil.rmtree(run.model(agent), ignore_errors=True)
         os.replace(partial, run.model(agent))
+
+
+def _build_trainer(run: RunDir, config: RunConfig, agent: AgentName):  # type: ignore[no-untyped-def]
+    from memr1.agents.generators import model_location
+    from memr1.bank.embedding import build_embedder
+    from memr1.rl.credit.task import load_task
+    from memr1.rl.credit.trainer import build_trajectory_trainer
+    from memr1.rl.trainer import build_trainer
+
+    model = model_location(config.agent(agent).generator, agent)
+    settings: dict[str, Any] = {
+        "agent": config.agent(agent),
+        "schedule": config.agent_training(agent),
+        "training": config.training,
+        "deepspeed": deepspeed_config(config.training.deepspeed),
+        "folder": run.checkpoints(agent),
+        "seed": config.seed,
+    }
+    if agent == "answer_agent":
+        return build_trainer(model, *_answer_task(run, config), **settings)
+    if config.training.credit.kind == "local_global":
+        task = load_task(run, config, build_embedder(embedding_cache()))
+        return build_trajectory_trainer(model, task, **settings)
+    return build_trainer(model, *_manager_task(run, config), **settings)
 
 
 def deepspeed_config(name: str) -> Path:
