@@ -1,8 +1,8 @@
 """The `[training]` section of a run's configuration (memr1.config): two algorithms, and what both need to know."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, PositiveInt, Tag, model_validator
+from pydantic import Field, PositiveInt, Tag, field_validator, model_validator
 
 from memr1.records import Record, kind_unless_given
 
@@ -59,7 +59,7 @@ class LocalGlobalCredit(Record):
     curriculum: tuple[CurriculumStage, ...] = Field(
         (CurriculumStage(2, 10), CurriculumStage(4, 10), CurriculumStage(8, 20)),
         min_length=1,
-        description="Pairs of sessions and steps: how much of a conversation is read, and for how long; the last stays.",
+        description="Stages: how many sessions of a conversation are read, for how many steps. The last one stays.",
     )
 
 
@@ -80,7 +80,6 @@ class TrainingOptions(Record):
     retention_questions: int = Field(
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
-    credit: CreditConfig = StepCredit()
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
     num_processes: int = Field(2, ge=1, description="Training processes: one per GPU, or CPU cores to use.")
     deepspeed: Literal["zero1", "zero2", "zero3", "zero3_offload"] = Field(
@@ -116,6 +115,7 @@ class GrpoTraining(TrainingOptions):
     """Group Relative Policy Optimization (TRL) under DeepSpeed: completions of one prompt are each other's baseline."""
 
     algorithm: Literal["grpo"] = "grpo"
+    credit: CreditConfig = StepCredit()
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
     )
@@ -134,20 +134,22 @@ class PpoTraining(TrainingOptions):
     """Proximal Policy Optimization under DeepSpeed: a value head on the policy is the baseline, token by token."""
 
     algorithm: Literal["ppo"]
+    credit: StepCredit = StepCredit()
     num_epochs: int = Field(2, ge=1, description="Optimiser passes over the rollouts of one step.")
     clip_range: float = Field(0.2, gt=0, description="How far a pass may move a token's probability ratio, or a value.")
     critic_learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the value head.")
     value_coefficient: float = Field(0.5, ge=0, description="Weight of the value loss.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Generalized advantage estimation: 0 trusts the critic.")
 
-    @model_validator(mode="after")
-    def _has_no_groups(self) -> "PpoTraining":
-        if self.credit.kind == "local_global":
+    @field_validator("credit", mode="before")
+    @classmethod
+    def _has_no_groups(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("kind") == "local_global":
             raise ValueError(
-                'credit.kind = "local_global" compares rollouts of a group, algorithm = "ppo" has a critic instead: '
-                'set algorithm = "grpo", or credit.kind = "step"'
+                'kind = "local_global" compares the rollouts of a group, PPO has a critic instead: '
+                'set training.algorithm = "grpo", or training.credit.kind = "step"'
             )
-        return self
+        return value
 
 
 TrainingConfig = Annotated[
