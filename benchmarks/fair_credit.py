@@ -48,11 +48,11 @@ TIMED_STEPS = 3  # of every stage
 WORLD = WORLDS["easy"].model_copy(
     update={"num_sessions": 8, "num_changed": 6, "num_steady": 7, "num_repeats": 5, "num_small_talk": 10}
 )
-BY_TRAJECTORY = ("training.credit.kind=local_global", "training.credit.reread_probability=0")
+BY_TRAJECTORY = ("training.credit.kind=local_global", "training.credit.conversations_per_step=2")
 ARMS: dict[str, tuple[str, ...]] = {
     "step": (),
-    "whole_trajectory": BY_TRAJECTORY,
-    "local_global": (*BY_TRAJECTORY[:1], "training.credit.reread_probability=0.5"),
+    "whole_trajectory": (*BY_TRAJECTORY, "training.credit.reread_probability=0"),
+    "local_global": (*BY_TRAJECTORY, "training.credit.reread_probability=0.5"),
 }
 QUICK = (
     "training.prompts_per_step=4", "training.num_processes=1", "training.credit.conversations_per_step=1",

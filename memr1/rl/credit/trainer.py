@@ -106,10 +106,11 @@ class TrajectoryGrpo(SharedPromptGrpo):
         policy: Any = self.model
         adapted: Any = self.accelerator.unwrap_model(policy)
         start = nullcontext() if self.ref_model is not None else use_adapter(adapted, adapter_name=None)
+        model = policy if self.ref_model is None else self.ref_model
         num_tokens = batch["completion_ids"].size(1)
         with torch.no_grad(), disable_gradient_checkpointing(policy), start:
             passes = [
-                self._get_per_token_logps_and_entropies(self.ref_model or policy, *part, num_tokens)[0]
+                self._get_per_token_logps_and_entropies(model, *part, num_tokens)[0]
                 for part in zip(ids.chunk(self._num_passes), mask.chunk(self._num_passes), strict=True)
             ]
         return torch.cat(passes)
