@@ -200,6 +200,8 @@ def _kind(annotation: Any) -> str:
         return " | ".join(_toml(part) for part in parts)
     if origin is tuple:
         return f"list of {_kind(parts[0])}"
+    if hasattr(annotation, "_fields"):  # a NamedTuple
+        return f"[{', '.join(annotation._fields)}]"
     names = {str: "text", int: "integer", float: "number", Path: "path", bool: "true | false"}
     return names.get(annotation, str(annotation))
 

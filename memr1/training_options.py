@@ -1,10 +1,12 @@
 """The `[training]` section of a run's configuration (memr1.config): two algorithms, and what both need to know."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, Tag, model_validator
+from pydantic import Field, PositiveInt, Tag, field_validator, model_validator
 
 from memr1.records import Record, kind_unless_given
+
+PER_TURN_LOSSES = ("grpo", "dr_grpo", "gspo")  # those that average over completions, not over all tokens of a batch
 
 
 class LoraConfig(Record):
@@ -59,6 +61,42 @@ class GuardConfig(Record):
     patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
 
 
+class StepCredit(Record):
+    """The paper's bandit: a rollout is one turn, read from the bank that stage 2 built before it."""
+
+    kind: Literal["step"] = "step"
+
+
+class CurriculumStage(NamedTuple):
+    """Steps of training on the first `num_sessions` sessions of every conversation."""
+
+    num_sessions: PositiveInt
+    num_steps: PositiveInt
+
+
+class LocalGlobalCredit(Record):
+    """LoGo-GRPO (Memory-R2): whole trajectories scored by the bank they end with, and rereadings of one session."""
+
+    kind: Literal["local_global"]
+    conversations_per_step: int = Field(4, ge=1, description="Training conversations read in one optimiser step.")
+    num_trajectories: int = Field(8, ge=2, description="Readings of each conversation from an empty bank: one group.")
+    num_rereads: int = Field(4, ge=2, description="Readings of a session from one bank before it: another group.")
+    reread_probability: float = Field(
+        0.5, ge=0, le=1, description="Chance of a session to be read again; 0 leaves whole trajectories alone."
+    )
+    max_questions: int = Field(16, ge=1, description="Questions that score a rollout, the same for its whole group.")
+    curriculum: tuple[CurriculumStage, ...] = Field(
+        (CurriculumStage(2, 10), CurriculumStage(4, 10), CurriculumStage(8, 20)),
+        min_length=1,
+        description="Stages: how many sessions of a conversation are read, for how many steps. The last one stays.",
+    )
+
+
+CreditConfig = Annotated[
+    Annotated[StepCredit, Tag("step")] | Annotated[LocalGlobalCredit, Tag("local_global")], kind_unless_given("step")
+]
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
@@ -107,20 +145,50 @@ class GrpoTraining(TrainingOptions):
     """Group Relative Policy Optimization (TRL) under DeepSpeed: completions of one prompt are each other's baseline."""
 
     algorithm: Literal["grpo"] = "grpo"
+    credit: CreditConfig = StepCredit()
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
     )
+
+    @model_validator(mode="after")
+    def _reads_as_one_agent(self) -> "GrpoTraining":
+        if self.credit.kind == "local_global" and self.policies.kind == "shared":
+            raise ValueError(
+                'credit.kind = "local_global" lets a Memory Manager read whole sessions, policies.kind = "shared" '
+                "mixes its turns with questions: choose one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weighs_turns(self) -> "GrpoTraining":
+        if self.credit.kind == "local_global" and self.loss not in PER_TURN_LOSSES:
+            raise ValueError(
+                f'credit.kind = "local_global" averages turn by turn, loss = "{self.loss}" token by token: '
+                f"set loss to {' or '.join(PER_TURN_LOSSES)}"
+            )
+        return self
 
 
 class PpoTraining(TrainingOptions):
     """Proximal Policy Optimization under DeepSpeed: a value head on the policy is the baseline, token by token."""
 
     algorithm: Literal["ppo"]
+    credit: StepCredit = StepCredit()
     num_epochs: int = Field(2, ge=1, description="Optimiser passes over the rollouts of one step.")
     clip_range: float = Field(0.2, gt=0, description="How far a pass may move a token's probability ratio, or a value.")
     critic_learning_rate: float = Field(1e-5, gt=0, description="Peak learning rate of the value head.")
     value_coefficient: float = Field(0.5, ge=0, description="Weight of the value loss.")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="Generalized advantage estimation: 0 trusts the critic.")
+
+    @field_validator("credit", mode="before")
+    @classmethod
+    def _has_no_groups(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("kind") == "local_global":
+            raise ValueError(
+                'kind = "local_global" compares the rollouts of a group, PPO has a critic instead: '
+                'set training.algorithm = "grpo", or training.credit.kind = "step"'
+            )
+        return value
 
 
 TrainingConfig = Annotated[

@@ -3,6 +3,8 @@
 `Any` stands for models and TRL's batches: their types are too loose to be of help.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -34,19 +36,29 @@ class SharedPromptGrpo(GRPOTrainer):
         """Completions (their end token included) and no log-probabilities: those are computed in the loss."""
         if self.use_vllm:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-untyped-call]
+        with self.whole_model() as model:
+            return self.sample_completions(model, prompt_ids), None
+
+    @contextmanager
+    def whole_model(self) -> Iterator[Any]:
+        """The policy with all its weights on this rank. Entering and leaving it are collective."""
         settings: Any = self.args  # a GRPOConfig: the base class promises less
         whole = unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gather_deepspeed3_params=settings.ds3_gather_for_generation
         )
         with whole as model, torch.no_grad():
-            completions = decode(
-                model,
-                prompt_ids,
-                end_ids=self.eos_token_ids,
-                max_new_tokens=settings.max_completion_length,
-                temperature=self.temperature,
-            )
-        return completions, None
+            yield model
+
+    def sample_completions(self, model: Any, prompt_ids: list[list[int]]) -> list[list[int]]:
+        """One completion per prompt, by the whole model."""
+        settings: Any = self.args
+        return decode(
+            model,
+            prompt_ids,
+            end_ids=self.eos_token_ids,
+            max_new_tokens=settings.max_completion_length,
+            temperature=self.temperature,
+        )
 
     def _get_per_token_logps_and_entropies(
         self,

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ from memr1.training_options import AgentTraining, TrainingConfig
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
 
 
+@dataclass(frozen=True)
+class Batches:
+    """How TRL is to divide one optimiser step. `group_size` rows of its sampler in succession are the same example."""
+
+    group_size: int
+    rows_per_pass: int  # of one process
+    num_passes: int  # forward and backward passes of one process
+
+
 def build_trainer(
     model: Path | str,
     examples: list[dict[str, str]],
@@ -40,27 +50,48 @@ def build_trainer(
 
     Raises TrainingError for an example that does not fit into the model's context.
     """
-    rows = [{"example_id": row["id"], "prompt": [{"role": "user", "content": row["prompt"]}]} for row in examples]
-    tokenizer = AutoTokenizer.from_pretrained(str(model), padding_side="left")
+    tokenizer = load_tokenizer(model)
     room = getattr(AutoConfig.from_pretrained(str(model)), "max_position_embeddings", None)
     check_lengths(examples, lambda text: len(tokenizer(text)["input_ids"]), agent.max_new_tokens, room)
+    passes = training.num_processes * training.num_accumulation_steps
+    batches = Batches(
+        training.completions_per_prompt, training.completions_per_step // passes, training.num_accumulation_steps
+    )
     kind = partial(PpoTrainer, ppo=training) if training.algorithm == "ppo" else SharedPromptGrpo
     return kind(
         model=str(model),
         reward_funcs=refuse_nan(reward),
-        args=_arguments(agent, schedule, training, deepspeed, folder, seed),
-        train_dataset=Dataset.from_list(rows),
+        args=training_arguments(agent, schedule, training, batches, deepspeed, folder, seed),
+        train_dataset=Dataset.from_list(
+            [{"example_id": row["id"], "prompt": [{"role": "user", "content": row["prompt"]}]} for row in examples]
+        ),
         processing_class=tokenizer,
-        peft_config=_adapters(training),
-        callbacks=[StepLog(folder / "metrics.jsonl"), Guards(training.guards, step_metrics), WholeCheckpoints()],
+        peft_config=adapters(training),
+        callbacks=callbacks(training, folder),
     )
 
 
-def _arguments(
-    agent: AgentConfig, schedule: AgentTraining, training: TrainingConfig, deepspeed: Path, folder: Path, seed: int
+def load_tokenizer(model: Path | str) -> Any:
+    """The tokenizer beside the weights, padding on the left."""
+    return AutoTokenizer.from_pretrained(str(model), padding_side="left")
+
+
+def callbacks(training: TrainingConfig, folder: Path) -> list[TrainerCallback]:
+    """What every training leaves on disk, and what stops it."""
+    return [StepLog(folder / "metrics.jsonl"), Guards(training.guards, step_metrics), WholeCheckpoints()]
+
+
+def training_arguments(
+    agent: AgentConfig,
+    schedule: AgentTraining,
+    training: TrainingConfig,
+    batches: Batches,
+    deepspeed: Path,
+    folder: Path,
+    seed: int,
 ) -> GRPOConfig:
+    """memr1's settings in TRL's words."""
     on_gpu = torch.cuda.is_available()
-    passes = training.num_processes * training.num_accumulation_steps
     num_epochs = training.num_epochs if training.algorithm == "ppo" else 1
     return GRPOConfig(
         output_dir=str(folder),
@@ -73,9 +104,9 @@ def _arguments(
         beta=schedule.kl_coefficient,
         **_loss(training),
         num_iterations=num_epochs,
-        num_generations=training.completions_per_prompt,
-        per_device_train_batch_size=training.completions_per_step // passes,
-        gradient_accumulation_steps=training.num_accumulation_steps,
+        num_generations=batches.group_size,
+        per_device_train_batch_size=batches.rows_per_pass,
+        gradient_accumulation_steps=batches.num_passes,
         max_completion_length=agent.max_new_tokens,
         temperature=training.temperature,
         use_cpu=not on_gpu,
@@ -102,7 +133,8 @@ def _loss(training: TrainingConfig) -> dict[str, Any]:
     return {"loss_type": training.loss, "scale_rewards": "none" if training.loss == "dr_grpo" else "group"}
 
 
-def _adapters(training: TrainingConfig) -> PeftLoraConfig | None:
+def adapters(training: TrainingConfig) -> PeftLoraConfig | None:
+    """The LoRA adapters to train, or None for all weights."""
     if training.lora is None:
         return None
     return PeftLoraConfig(
@@ -142,6 +174,9 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
     names = {
         "reward": "reward",
         "reward_std": "reward_deviation",
+        "local_reward": "local_reward",
+        "sessions": "sessions",
+        "turns": "turns",
         "frac_reward_zero_std": "zero_variance_groups",
         "kl": "kl",
         "value_loss": "value_loss",

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from memr1.config import RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
@@ -40,21 +41,8 @@ def main() -> None:
 
 def train(run: RunDir, config: RunConfig, phase: str) -> None:
     """Train, then write the served weights to `run.model(phase)` in one rename."""
-    from memr1.rl.trainer import build_trainer
-
-    folder, roles, start = run.checkpoints(phase), roles_of(phase), start_location(run, config, phase)
-    rows, reward = _task(run, config, phase)
-    trainer = build_trainer(
-        start,
-        rows,
-        reward,
-        agent=max((config.agent(role) for role in roles), key=lambda agent: agent.max_new_tokens),
-        schedule=config.agent_training(roles[0]),
-        training=config.training,
-        deepspeed=deepspeed_config(config.training.deepspeed),
-        folder=folder,
-        seed=phase_seed(config, phase),
-    )
+    folder, start = run.checkpoints(phase), start_location(run, config, phase)
+    trainer = _build_trainer(run, config, phase, start)
     checkpoint = newest_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     partial = folder / "model.partial"
@@ -76,6 +64,38 @@ def start_location(run: RunDir, config: RunConfig, phase: str) -> str | Path:
     first = roles_of(phase)[0]
     trained = run.models(config, before=phase).get(first)
     return trained or model_location(config.agent(first).generator, first)
+
+
+def _build_trainer(run: RunDir, config: RunConfig, phase: str, start: str | Path):  # type: ignore[no-untyped-def]
+    from memr1.bank.embedding import build_embedder
+    from memr1.rl.credit.task import load_task
+    from memr1.rl.credit.trainer import build_trajectory_trainer
+    from memr1.rl.trainer import build_trainer
+
+    roles = roles_of(phase)
+    settings: dict[str, Any] = {
+        "agent": max((config.agent(role) for role in roles), key=lambda agent: agent.max_new_tokens),
+        "schedule": config.agent_training(roles[0]),
+        "training": config.training,
+        "deepspeed": deepspeed_config(config.training.deepspeed),
+        "folder": run.checkpoints(phase),
+        "seed": phase_seed(config, phase),
+    }
+    if config.training.credit.kind == "local_global" and roles == ("memory_manager",):
+        embedder = build_embedder(embedding_cache())
+        task = load_task(run, config, embedder, _frozen_answer_agent(run, config, phase), settings["seed"])
+        return build_trajectory_trainer(start, task, **settings)
+    return build_trainer(start, *_task(run, config, phase), **settings)
+
+
+def _frozen_answer_agent(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """The Answer Agent that a Memory Manager is rewarded through: the pair's before the phase."""
+    from memr1.agents.answer_agent import AnswerAgent
+    from memr1.agents.generators import build_generator
+
+    settings, frozen = config.answer_agent, run.models(config, before=phase).get("answer_agent")
+    generator = build_generator(settings.generator, "answer_agent", frozen)
+    return AnswerAgent(generator, settings.prompt, settings.max_new_tokens)
 
 
 def deepspeed_config(name: str) -> Path:
@@ -107,8 +127,6 @@ def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untype
 
 
 def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
-    from memr1.agents.answer_agent import AnswerAgent
-    from memr1.agents.generators import build_generator
     from memr1.bank.embedding import build_embedder
     from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
@@ -117,14 +135,11 @@ def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[n
 
     examples = list(read_jsonl(run.examples(phase, "memory_manager") / "examples.jsonl", ManagerExample))
     journals = read_prior_banks(run, config, phase)
-    settings, frozen = config.answer_agent, run.models(config, before=phase).get("answer_agent")
     reward = ManagerReward(
         examples,
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
         {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
-        AnswerAgent(
-            build_generator(settings.generator, "answer_agent", frozen), settings.prompt, settings.max_new_tokens
-        ),
+        _frozen_answer_agent(run, config, phase),
         build_embedder(embedding_cache()),
         config.retrieval,
         config.training.reward,

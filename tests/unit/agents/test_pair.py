@@ -28,7 +28,7 @@ def of_models(folder: Path) -> RunConfig:
 
 
 def outputs(pair: AgentPair) -> tuple[str, str]:
-    request = ManagerRequest(speaker="Ann", time=NOON, turn_id="t", facts=("Ann: hi",), memories=MEMORIES)
+    request = ManagerRequest(scope="c1", speaker="Ann", time=NOON, turn_id="t", facts=("Ann: hi",), memories=MEMORIES)
     asked = AnswerRequest(question_id="q", question="Where?", memories=MEMORIES)
     return pair.manager.decide([request])[0].completion, pair.answer_agent.answer([asked])[0].completion
 
