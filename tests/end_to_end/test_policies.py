@@ -66,7 +66,9 @@ def weights_in(folder: Path) -> dict[str, Any]:
 
 
 def are_equal(weights: dict[str, Any], others: dict[str, Any]) -> bool:
-    return all(torch.allclose(tensor, others[name], rtol=0, atol=1e-7) for name, tensor in weights.items())
+    names = weights.keys() & others.keys()  # a model that was trained spells out its output layer, which is tied
+    assert weights.keys() ^ others.keys() <= {"lm_head.weight"}
+    return all(torch.allclose(weights[name], others[name], rtol=0, atol=1e-7) for name in names)
 
 
 def train(run: RunDir, config: RunConfig) -> dict[str, float]:
@@ -76,11 +78,8 @@ def train(run: RunDir, config: RunConfig) -> dict[str, float]:
     return dict(step)
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
-def test_a_manager_starts_from_its_own_first_round_and_is_rewarded_through_the_answer_agents(
-    tmp_path: Path, algorithm: str
-) -> None:
-    run, config = run_after_round_1(tmp_path, "answer_agent", f"training.algorithm={algorithm}")
+def test_a_manager_starts_from_its_own_first_round_and_is_rewarded_through_the_answer_agents(tmp_path: Path) -> None:
+    run, config = run_after_round_1(tmp_path, "answer_agent")
     assert start_location(run, config, PHASE) == run.model("round_1_memory_manager")
     step = train(run, config)
     assert are_equal(weights_in(run.model(PHASE)), weights_in(run.model("round_1_memory_manager")))
