@@ -72,7 +72,7 @@ class SharedPromptGrpo(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's batches of one step, rollout groups kept together: it shuffles rows, and would share no prompt."""
         before = self._buffered_inputs
-        inputs = super()._prepare_inputs(generation_batch)  # type: ignore[no-untyped-call]
+        inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is None or self._buffered_inputs is before:
             return inputs
         self._buffered_inputs = group_rows(self._buffered_inputs)

@@ -72,7 +72,7 @@ def _prompt_cache(model: Any, prompts: torch.Tensor, mask: torch.Tensor) -> Dyna
     rows, row_of = torch.unique(torch.stack([prompts, mask.to(prompts.dtype)], dim=-1), dim=0, return_inverse=True)
     distinct, distinct_mask = rows[..., 0], rows[..., 1].to(mask.dtype)
     cache = DynamicCache(config=model.config)
-    cache.layers = [_PromptLayer() for _ in cache.layers]
+    cache.layers = [_PromptLayer() for _ in cache.layers]  # type: ignore[no-untyped-call]
     model.base_model(
         input_ids=distinct,
         attention_mask=distinct_mask,
@@ -99,6 +99,9 @@ class _PromptLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transforme
 
 class _PrefixLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """A prompt's keys and values, repeated over the rows: what follows is put behind them and not kept."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
 
     def __init__(self, prompt: Any, row_of: torch.Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
