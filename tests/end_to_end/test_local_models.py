@@ -21,7 +21,7 @@ COMMON = (
     "training.warmup_steps=2",
     "training.rollout.batch_size=6",
     "training.micro_batch=4",
-    "training.memory_manager.num_steps=3",
+    "training.memory_manager.num_steps=4",
     "training.memory_manager.learning_rate=1e-3",
     "memory_manager.max_new_tokens=8",
     "answer_agent.max_new_tokens=8",
@@ -41,7 +41,19 @@ def test_a_local_model_trains_and_is_loaded_again(family: Literal["qwen2", "llam
     write_json(run.config, config.model_dump(mode="json"))
     launch_training(run, config, "memory_manager", run.logs / "train.log")
     steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
-    assert [step["learning_rate"] for step in steps] == pytest.approx([5e-4, 1e-3, 1e-3])
+    assert [step["learning_rate"] for step in steps] == pytest.approx([0.0, 5e-4, 1e-3, 1e-3])
     assert "prompts are not shared" not in (run.logs / "train.log").read_text()
     trained = build_generator(config.memory_manager.generator, "memory_manager", run.model("memory_manager"))
     assert len(trained.sample_texts(["turn:\nAnn: I live in Rome.\noperations:"], max_new_tokens=8)) == 1
+
+
+def test_sharding_and_checkpointing_everything_takes_the_same_first_step(tmp_path: Path) -> None:
+    shapes = {"plain": ("training.deepspeed=zero2",), "all": ("training.deepspeed=zero3", *COMMON[:1], COMMON[4])}
+    first = {}
+    for name, options in shapes.items():
+        run, config = prepared_run(tmp_path / name, *options, "training.memory_manager.num_steps=1")
+        launch_training(run, config, "memory_manager", run.logs / "train.log")
+        first[name] = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")[0]
+    assert first["plain"]["gradient_norm"] > 0
+    for figure in ("reward", "gradient_norm", "entropy"):
+        assert first["all"][figure] == pytest.approx(first["plain"][figure], rel=1e-3)
