@@ -97,6 +97,26 @@ def train(
 
 
 @app.command()
+def train_node(
+    run_dir: RunDirectory,
+    phase: Annotated[str | None, typer.Argument(help="One phase. Default: all that are left, one by one.")] = None,
+) -> None:
+    """Take part in another machine's training.
+
+    Waits until memr1 run or memr1 train gets there, and ends with it. The run directory must be on a file system that
+    both machines see.
+    """
+    from memr1.console import show_on_terminal
+    from memr1.environment import set_environment_defaults
+    from memr1.rl.node import join_run
+    from memr1.run_dir import RunDir
+
+    set_environment_defaults()
+    show_on_terminal()
+    join_run(RunDir(run_dir), phase and phase.replace("-", "_"))
+
+
+@app.command()
 def evaluate(
     run_dir: Annotated[Path | None, typer.Argument(metavar="[RUN_DIR]", help="Do stage 4 of this run.")] = None,
     trained_run: Annotated[

@@ -43,7 +43,7 @@ def _train(phase: str, opened: OpenRun) -> Counts:
         summary = launch_training(opened.run, opened.config, phase, log_path, on_step)
     stream.send_all(read_metrics(opened.run.checkpoints(phase) / "metrics.jsonl"))
     rewards = {"first_reward": summary.first_reward, "last_reward": summary.last_reward}
-    counts = {"num_examples": num_examples, "num_steps": summary.num_steps}
+    counts = {"num_examples": num_examples, "num_steps": summary.num_steps, "num_left_out": summary.num_left_out}
     return {**counts, **{name: round(value, 3) for name, value in rewards.items()}}
 
 

@@ -1,7 +1,7 @@
 """Every path a run writes, and the DONE markers that make it resumable. State that `ls` cannot show is not trusted.
 
 runs/<run_id>/
-    config.json environment.json logs/attempt_<n>/ logs/latest
+    config.json environment.json logs/attempt_<n>/ logs/latest nodes/ (while several machines train)
     1_data/          conversations.jsonl questions.jsonl splits.json validation.json rejected.jsonl
     2_bank/          entries.jsonl operations.jsonl summary.json
     3_examples/      <phase>/…
@@ -113,6 +113,10 @@ class RunDir:
             for agent, phase in newest_phases(config, before).items()
             if config.agent(agent).generator.kind == "transformers"
         }
+
+    def nodes(self, phase: str) -> Path:
+        """Where the machines of a training that is under way tell one another that they live."""
+        return self.root / "nodes" / phase
 
     @property
     def evaluation(self) -> Path:

@@ -22,7 +22,7 @@ class AgentTraining(Record):
     num_steps: int = Field(
         30, ge=0, description="Optimiser steps, of every round if there are rounds; 0 keeps the warm start."
     )
-    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate; decays linearly to 0.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate; training.schedule says how it moves.")
     kl_coefficient: float = Field(0.03, ge=0, description="Weight of the KL penalty against the starting policy.")
 
 
@@ -97,6 +97,37 @@ CreditConfig = Annotated[
 ]
 
 
+class InProcessRollout(Record):
+    """Completions are sampled by the training processes from the very weights that they train."""
+
+    kind: Literal["in_process"] = "in_process"
+    batch_size: int = Field(512, ge=1, description="Completions that one process decodes together.")
+
+
+class VllmColocatedRollout(Record):
+    """Completions are sampled by vLLM on the training GPUs (extra "vllm"); it gets the new weights at every step."""
+
+    kind: Literal["vllm_colocate"]
+    gpu_memory_utilization: float = Field(0.3, gt=0, lt=1, description="Share of every GPU's memory that vLLM takes.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that share one copy of the sampler's weights.")
+    sleep: bool = Field(False, description="Give vLLM's memory back during the optimiser step; costs a reload.")
+
+
+class VllmServerRollout(Record):
+    """Completions are sampled by a vLLM server at $MEMR1_VLLM_URL on GPUs of its own (extra "vllm")."""
+
+    kind: Literal["vllm_server"]
+    timeout_seconds: float = Field(240.0, gt=0, description="How long training waits for the server to be up.")
+
+
+RolloutConfig = Annotated[
+    Annotated[InProcessRollout, Tag("in_process")]
+    | Annotated[VllmColocatedRollout, Tag("vllm_colocate")]
+    | Annotated[VllmServerRollout, Tag("vllm_server")],
+    kind_unless_given("in_process"),
+]
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
@@ -104,13 +135,27 @@ class TrainingOptions(Record):
     prompts_per_step: int = Field(32, ge=1, description="Different training examples in one optimiser step.")
     completions_per_prompt: int = Field(8, ge=2, description="Size of a rollout group.")
     micro_batch: int = Field(128, ge=1, description="Completions per process in one forward and backward pass.")
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations again in the backward pass: less memory, a third more time in the loss."
+    )
+    schedule: Literal["linear", "constant"] = Field(
+        "linear", description="The learning rate after its warm-up: linear decay to 0, or no change."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Optimiser steps over which the learning rate rises from 0.")
+    rollout: RolloutConfig = InProcessRollout()
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="Examples with a longer prompt are left out, counted and listed; none: all are kept."
+    )
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of the rollouts.")
     max_examples: int = Field(2000, ge=1, description="Training examples kept per agent, chosen by the run's seed.")
     retention_questions: int = Field(
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
-    num_processes: int = Field(2, ge=1, description="Training processes: one per GPU, or CPU cores to use.")
+    num_processes: int = Field(
+        2, ge=1, description="Training processes over all machines: one per GPU, or CPU cores to use."
+    )
+    num_nodes: int = Field(1, ge=1, description="Machines that train together; docs/training.md says how they meet.")
     deepspeed: Literal["zero1", "zero2", "zero3", "zero3_offload"] = Field(
         "zero2", description="File of deepspeed_configs/ that shards the training."
     )
@@ -129,6 +174,20 @@ class TrainingOptions(Record):
     def num_accumulation_steps(self) -> int:
         """Forward and backward passes of one process in one optimiser step."""
         return -(-self.completions_per_step // (self.num_processes * self.micro_batch))
+
+    @property
+    def processes_per_node(self) -> int:
+        """Training processes of one machine."""
+        return self.num_processes // self.num_nodes
+
+    @model_validator(mode="after")
+    def _spreads_evenly(self) -> "TrainingOptions":
+        if self.num_processes % self.num_nodes:
+            raise ValueError(f"num_processes = {self.num_processes} do not spread evenly over {self.num_nodes} nodes")
+        parallel = self.rollout.tensor_parallel if self.rollout.kind == "vllm_colocate" else 1
+        if self.processes_per_node % parallel:
+            raise ValueError(f"tensor_parallel = {parallel} does not divide {self.processes_per_node} GPUs of a node")
+        return self
 
     @model_validator(mode="after")
     def _divides_evenly(self) -> "TrainingOptions":
@@ -149,6 +208,12 @@ class GrpoTraining(TrainingOptions):
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
     )
+
+    @model_validator(mode="after")
+    def _samples_trajectories_itself(self) -> "GrpoTraining":
+        if self.credit.kind == "local_global" and self.rollout.kind != "in_process":
+            raise ValueError(f'credit.kind = "local_global" reads turn by turn, without {self.rollout.kind}')
+        return self
 
     @model_validator(mode="after")
     def _reads_as_one_agent(self) -> "GrpoTraining":

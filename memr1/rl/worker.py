@@ -15,7 +15,7 @@ from typing import Any
 
 from memr1.config import RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
-from memr1.errors import Memr1Error
+from memr1.errors import Memr1Error, TrainingError
 from memr1.phases import phase_seed, roles_of
 from memr1.records import read_jsonl
 from memr1.rl.checkpoints import newest_whole_checkpoint
@@ -30,8 +30,8 @@ def main() -> None:
     """Train one phase of one run, resuming from its newest whole checkpoint."""
     _end_with_parent()
     run = RunDir(Path(sys.argv[1]))
-    _join_process_group()
     try:
+        _join_process_group()
         train(run, read_resolved_config(run.config), sys.argv[2])
     except Memr1Error as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
@@ -163,8 +163,22 @@ def _join_process_group() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
+    if torch.cuda.is_available():
+        _take_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+def _take_gpu(place: int, num_gpus: int) -> None:
+    """One GPU for each process of this machine, for the frozen partner too, which is loaded before the trainer is."""
+    import torch
+
+    if place >= num_gpus:
+        raise TrainingError(
+            f"this machine shows {num_gpus} GPU(s), fewer than its training processes: set training.num_processes to "
+            "the number of GPUs, or hide them with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    torch.cuda.set_device(place)
 
 
 def _leave_process_group() -> None:

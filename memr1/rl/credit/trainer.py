@@ -28,7 +28,7 @@ from memr1.rl.credit.task import TrajectoryTask
 from memr1.rl.credit.trajectories import Rollout, Sample
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import check_room
-from memr1.rl.trainer import Batches, adapters, callbacks, load_tokenizer, training_arguments
+from memr1.rl.trainer import Batches, adapters, callbacks, decode_batch, load_tokenizer, training_arguments
 from memr1.training_options import AgentTraining, TrainingConfig
 
 Row = tuple[list[int], list[int], float]  # prompt, completion, advantage
@@ -103,12 +103,13 @@ class TrajectoryGrpo(SharedPromptGrpo):
         """Of the starting policy, pass by pass: as many forward passes on every rank. Shape (rows, tokens)."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        settings: Any = self.args
         policy: Any = self.model
         adapted: Any = self.accelerator.unwrap_model(policy)
         start = nullcontext() if self.ref_model is not None else use_adapter(adapted, adapter_name=None)
         model = policy if self.ref_model is None else self.ref_model
         num_tokens = batch["completion_ids"].size(1)
-        with torch.no_grad(), disable_gradient_checkpointing(policy), start:
+        with torch.no_grad(), disable_gradient_checkpointing(policy, settings.gradient_checkpointing_kwargs), start:
             passes = [
                 self._get_per_token_logps_and_entropies(model, *part, num_tokens)[0]
                 for part in zip(ids.chunk(self._num_passes), mask.chunk(self._num_passes), strict=True)
@@ -153,6 +154,7 @@ def build_trajectory_trainer(
     steps = [{"prompt": f"step {number}"} for number in range(max(1, schedule.num_steps))]
     return TrajectoryGrpo(
         task=task,
+        decode_batch=decode_batch(training),
         model=str(model),
         reward_funcs=task.score,  # TRL wants one by name; rewards belong to rollouts here, not to completions
         args=training_arguments(agent, schedule, training, batches, deepspeed, folder, seed),
