@@ -1,4 +1,4 @@
-"""What every benchmark shares: its two options, and a result file that says where, when and how it came about."""
+"""What every benchmark shares: its options, and a result file that says where, when and how it came about."""
 
 import argparse
 import json
@@ -18,13 +18,15 @@ def run_benchmark(
 ) -> None:
     """Measure, print a table (`show`, else the figures as JSON), write benchmarks/results/<name>.json or --out FILE.
 
-    `measure` gets the options: `quick` asks for the same work, smaller, within a minute; `data` names a dataset file.
+    `measure` gets the options: `quick` asks for the same work, smaller, within a minute; `data` names a dataset file,
+    `seconds` is a budget.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = CHECKOUT / "benchmarks" / "results" / f"{name}.json"
     parser.add_argument("--out", type=Path, default=default, help="where the figures are written")
     parser.add_argument("--quick", action="store_true", help="the same work, smaller: at most a minute")
     parser.add_argument("--data", type=Path, default=Path("locomo10.json"), help="LoCoMo's file, where it is measured")
+    parser.add_argument("--seconds", type=float, default=180, help="training time of an arm, where arms share a budget")
     options = parser.parse_args()
     figures = measure(options)
     print(show(figures) if show else json.dumps(figures, indent=2))

@@ -4,7 +4,7 @@ the next stage starts processes of its own. The flow's process stays small, and 
 The child talks to its parent by JSON lines: log records, progress, and in the end the result or a Memr1Error. What
 libraries print goes to the log file.
 
-    python -m flows.child MODULE:FUNCTION RUN_DIR    calls FUNCTION(run, config, on_progress) -> Counts
+    python -m flows.child MODULE:FUNCTION RUN_DIR WORD…    calls FUNCTION(run, config, on_progress, *words) -> Counts
 """
 
 import importlib
@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Concatenate
 
 from flows.work import Counts
 from memr1 import errors
@@ -28,32 +28,34 @@ from memr1.console import OnProgress, set_own_levels, show_progress
 from memr1.run_dir import RunDir
 from memr1.run_start import OpenRun, read_config
 
-Work = Callable[[RunDir, RunConfig, OnProgress], Counts]
+Work = Callable[Concatenate[RunDir, RunConfig, OnProgress, ...], Counts]
 STOP_SECONDS = 10.0
 
 
-def in_child(work: Work, label: str) -> Callable[[OpenRun], Counts]:
-    """The same work, done in a child and shown as `label`. It may raise the child's Memr1Error, as its own class."""
+def in_child(work: Work, label: str, *words: str) -> Callable[[OpenRun], Counts]:
+    """The same work, done in a child and shown as `label`. It may raise the child's Memr1Error, as its own class.
+
+    `words` are what the work is told beyond the run.
+    """
     name = f"{work.__module__}:{work.__qualname__}"
 
     def run(opened: OpenRun) -> Counts:
         log_path = opened.logs / f"{work.__qualname__}.log"
         with show_progress(label) as on_progress, log_path.open("ab") as log_file:
-            return _run(name, opened.run, log_file, on_progress)
+            return _run([name, str(opened.run.root.resolve()), *words], log_file, on_progress)
 
     return run
 
 
-def _run(name: str, run: RunDir, log_file: BinaryIO, on_progress: OnProgress) -> Counts:
-    command = [sys.executable, "-m", "flows.child", name, str(run.root.resolve())]
-    with _child(command, log_file) as process:
+def _run(told: list[str], log_file: BinaryIO, on_progress: OnProgress) -> Counts:
+    with _child([sys.executable, "-m", "flows.child", *told], log_file) as process:
         for line in process.stdout or ():
             message = json.loads(line)
             if message["kind"] == "result":
                 return dict(message["counts"])
             _take(message, on_progress)
         code = process.wait()
-    raise errors.Memr1Error(f"{name} ended with code {code} and no result; its last words are in {log_file.name}")
+    raise errors.Memr1Error(f"{told[0]} ended with code {code} and no result; its last words are in {log_file.name}")
 
 
 def main() -> None:
@@ -66,7 +68,8 @@ def main() -> None:
     module, function = sys.argv[1].split(":")
     run = RunDir(Path(sys.argv[2]))
     try:
-        counts = getattr(importlib.import_module(module), function)(run, read_config(run), _progress_to(channel))
+        work = getattr(importlib.import_module(module), function)
+        counts = work(run, read_config(run), _progress_to(channel), *sys.argv[3:])
     except errors.Memr1Error as error:
         traceback.print_exc()  # into the log file: the parent only tells the message
         _send(channel, kind="error", name=type(error).__name__, text=str(error))

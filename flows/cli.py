@@ -4,7 +4,6 @@ Only this module prints errors and decides exit codes: 1 for a Memr1Error, 2 for
 """
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -32,13 +31,6 @@ NewRunDir = Annotated[
 ]
 Source = Annotated[str, typer.Argument(metavar="PROFILE|FILE.toml|RUN_DIR", help="What to run, or which run goes on.")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run directory.")]
-
-
-class Agent(StrEnum):
-    """An agent's name as it is typed."""
-
-    memory_manager = "memory-manager"
-    answer_agent = "answer-agent"
 
 
 def main() -> None:
@@ -90,18 +82,38 @@ def build_bank(run_dir: RunDirectory) -> None:
 @app.command()
 def train(
     run_dir: RunDirectory,
-    agent: Annotated[Agent | None, typer.Argument(help="One agent. Default: both, one after the other.")] = None,
+    phase: Annotated[
+        str | None, typer.Argument(help="One phase: memory-manager, answer-agent, … Default: all, one after the other.")
+    ] = None,
 ) -> None:
     """Stage 3 alone: train both agents, or one.
 
-    The Answer Agent learns on banks that the trained Memory Manager builds, so it comes second.
+    The Answer Agent learns on banks that the trained Memory Manager builds, so it comes second. With other
+    training.policies the phases are called as their folders in 4_checkpoints are.
     """
-    from flows.local import run_stage
+    from flows.local import run_training
 
-    if agent != Agent.answer_agent:
-        run_stage(run_dir, "train_memory_manager")
-    if agent != Agent.memory_manager:
-        run_stage(run_dir, "train_answer_agent")
+    run_training(run_dir, phase and phase.replace("-", "_"))
+
+
+@app.command()
+def train_node(
+    run_dir: RunDirectory,
+    phase: Annotated[str | None, typer.Argument(help="One phase. Default: all that are left, one by one.")] = None,
+) -> None:
+    """Take part in another machine's training.
+
+    Waits until memr1 run or memr1 train gets there, and ends with it. The run directory must be on a file system that
+    both machines see.
+    """
+    from memr1.console import show_on_terminal
+    from memr1.environment import set_environment_defaults
+    from memr1.rl.node import join_run
+    from memr1.run_dir import RunDir
+
+    set_environment_defaults()
+    show_on_terminal()
+    join_run(RunDir(run_dir), phase and phase.replace("-", "_"))
 
 
 @app.command()

@@ -10,8 +10,9 @@ from flows.local_server import temporary_server
 from memr1.console import show_on_terminal
 from memr1.environment import make_home
 from memr1.errors import Memr1Error
-from memr1.run_dir import RunDir, StageName
-from memr1.run_start import open_run, start_run
+from memr1.phases import phase_index, stage_of, training_phases
+from memr1.run_dir import RunDir
+from memr1.run_start import open_run, read_config, start_run
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +37,30 @@ def run_first_stage(source: str, overrides: Sequence[str], run_dir: Path | None)
     log.info("next: memr1 run %s", run.root)
 
 
-def run_stage(run_dir: Path, stage: StageName) -> None:
+def run_training(run_dir: Path, phase: str | None) -> None:
+    """Run one training phase of a run directory, or all. Raises ConfigError for a phase that it does not have."""
+    config = read_config(RunDir(run_dir))
+    phases = training_phases(config)
+    for name in phases if phase is None else (phases[phase_index(config, phase)],):
+        run_stage(run_dir, stage_of(name))
+
+
+def run_stage(run_dir: Path, stage: str) -> None:
     """Run one stage of a run directory."""
     show_on_terminal()
     with _under_prefect(RunDir(run_dir)):
         _stage_flow(run_dir, stage)
 
 
-def _stage_flow(run_dir: Path, stage: StageName) -> None:
+def _stage_flow(run_dir: Path, stage: str) -> None:
     from flows.build_bank import build_bank
     from flows.evaluate import evaluate
     from flows.register import register
     from flows.train import train
     from flows.validate import validate
 
-    if stage == "train_memory_manager":
-        train(run_dir, "memory_manager")
-    elif stage == "train_answer_agent":
-        train(run_dir, "answer_agent")
+    if stage.startswith("train_"):
+        train(run_dir, stage.removeprefix("train_"))
     else:
         {"validate": validate, "build_bank": build_bank, "evaluate": evaluate, "register": register}[stage](run_dir)
 

@@ -17,6 +17,7 @@ from flows.evaluate import evaluate
 from flows.register import register
 from flows.train import train
 from flows.validate import validate
+from memr1.phases import training_phases
 from memr1.run_start import open_run, start_run
 
 
@@ -36,11 +37,11 @@ def pipeline(
         run_dir: where to write; without it an unfinished run of the same configuration goes on, or a new one begins
     """
     run = start_run(profile, overrides, dataset, Path(run_dir) if run_dir else None)
-    with open_run(run):
+    with open_run(run) as opened:
         validate(run.root)
         build_bank(run.root)
-        train(run.root, "memory_manager")
-        train(run.root, "answer_agent")
+        for phase in training_phases(opened.config):  # memory_manager, then answer_agent; or as training.policies says
+            train(run.root, phase)
         evaluate(run.root)
         register(run.root)
     return str(run.root)

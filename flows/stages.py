@@ -12,14 +12,14 @@ from prefect import task
 from flows.work import Counts
 from memr1.config import RunConfig
 from memr1.errors import ConfigError
-from memr1.run_dir import STAGES, DoneMarker, RunDir, StageName
+from memr1.run_dir import DoneMarker, RunDir
 from memr1.run_start import OpenRun, open_run
 
 log = logging.getLogger(__name__)
 INPUTS_NAME = "INPUTS"  # what a stage that is under way was begun on; its DONE.json says the same when it has finished
 
 
-def finish_stage(run_dir: Path, stage: StageName, work: Callable[[OpenRun], Counts]) -> DoneMarker:
+def finish_stage(run_dir: Path, stage: str, work: Callable[[OpenRun], Counts]) -> DoneMarker:
     """Do the stage's work unless it is done, seal it, and mirror it. Raises what the work raises."""
     run = RunDir(run_dir)
     with open_run(run) as opened:
@@ -28,23 +28,24 @@ def finish_stage(run_dir: Path, stage: StageName, work: Callable[[OpenRun], Coun
         if done is None:
             done = _do_stage(opened, stage, work)
         else:
-            log.info("%s: done before (%s)", _title(stage), _words(done.counts))
+            log.info("%s: done before (%s)", _title(run, stage), _words(done.counts))
         _mirror_if_wanted(run, opened.config, stage)
     return done
 
 
-def _do_stage(opened: OpenRun, stage: StageName, work: Callable[[OpenRun], Counts]) -> DoneMarker:
+def _do_stage(opened: OpenRun, stage: str, work: Callable[[OpenRun], Counts]) -> DoneMarker:
     _begin(opened.run, stage)
-    log.info("%s …", _title(stage))
+    title = _title(opened.run, stage)
+    log.info("%s …", title)
     started = time.monotonic()
     counts = work(opened)
     done = opened.run.write_done(stage, dict(counts), time.monotonic() - started)
     folder = opened.run.done_file(stage).parent
-    log.info("%s: %s → %s (%.0f s)", _title(stage), _words(done.counts), folder, done.seconds)
+    log.info("%s: %s → %s (%.0f s)", title, _words(done.counts), folder, done.seconds)
     return done
 
 
-def _begin(run: RunDir, stage: StageName) -> None:
+def _begin(run: RunDir, stage: str) -> None:
     """Keep half-done work for its own resume, but drop what was begun on other inputs."""
     digest = run.inputs_digest(stage)
     marker = run.done_file(stage).with_name(INPUTS_NAME)
@@ -56,8 +57,8 @@ def _begin(run: RunDir, stage: StageName) -> None:
     marker.write_text(digest, encoding="utf-8")
 
 
-def _require_earlier_stages(run: RunDir, stage: StageName) -> None:
-    for earlier in STAGES[: STAGES.index(stage)]:
+def _require_earlier_stages(run: RunDir, stage: str) -> None:
+    for earlier in run.stages[: run.stages.index(stage)]:
         if run.read_done(earlier) is None:
             raise ConfigError(
                 f"{stage} needs {earlier}, which has not finished on its present inputs in {run.root}. "
@@ -65,13 +66,13 @@ def _require_earlier_stages(run: RunDir, stage: StageName) -> None:
             )
 
 
-def _mirror_if_wanted(run: RunDir, config: RunConfig, stage: StageName) -> None:
+def _mirror_if_wanted(run: RunDir, config: RunConfig, stage: str) -> None:
     if config.storage.uri:
         mirror(run.root, stage, config.storage.uri)
 
 
 @task(retries=3, retry_delay_seconds=[2, 10, 30])
-def mirror(run_dir: Path, stage: StageName, uri: str) -> None:
+def mirror(run_dir: Path, stage: str, uri: str) -> None:
     """Copy a finished stage to the object store. Repeating it copies only what is missing."""
     from memr1.storage import mirror_stage
 
@@ -83,8 +84,8 @@ def is_remote_registry(*_: object) -> bool:
     return os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http")
 
 
-def _title(stage: StageName) -> str:
-    return f"[{STAGES.index(stage) + 1}/{len(STAGES)}] {stage}"
+def _title(run: RunDir, stage: str) -> str:
+    return f"[{run.stages.index(stage) + 1}/{len(run.stages)}] {stage}"
 
 
 def _words(counts: Mapping[str, int | float]) -> str:

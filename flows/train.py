@@ -1,7 +1,7 @@
-"""Stage 3, once per agent: 1_data and 2_bank → 3_examples/<agent> and 4_checkpoints/<agent>.
+"""Stage 3, once per phase: 1_data and 2_bank → 3_examples/<phase> and 4_checkpoints/<phase>.
 
 The Memory Manager learns with the Answer Agent frozen; then the Answer Agent learns on the banks that the trained
-Memory Manager builds.
+Memory Manager builds. `training.policies` may have them take turns, or be one (memr1.phases).
 """
 
 from collections.abc import Mapping
@@ -14,51 +14,44 @@ from flows import work
 from flows.child import in_child
 from flows.stages import finish_stage
 from flows.work import Counts
-from memr1.config import AgentName
 from memr1.console import show_progress
-from memr1.run_dir import StageName
+from memr1.phases import roles_of, stage_of
 from memr1.run_start import OpenRun
 
-STAGE_OF: dict[AgentName, StageName] = {
-    "memory_manager": "train_memory_manager",
-    "answer_agent": "train_answer_agent",
-}
+
+@flow(name="train", flow_run_name="train-{phase}")
+def train(run_dir: Path, phase: str) -> None:
+    """Write the phase's examples, then train its policy in processes of its own."""
+    finish_stage(run_dir, stage_of(phase), partial(_train, phase))
 
 
-@flow(name="train", flow_run_name="train-{agent}")
-def train(run_dir: Path, agent: AgentName) -> None:
-    """Write the agent's examples, then train it in processes of its own."""
-    finish_stage(run_dir, STAGE_OF[agent], partial(_train, agent))
-
-
-def _train(agent: AgentName, opened: OpenRun) -> Counts:
+def _train(phase: str, opened: OpenRun) -> Counts:
     from memr1.registry.tracking import TrainingStream
     from memr1.rl.checkpoints import read_metrics
     from memr1.rl.launch import launch_training
 
-    stream = TrainingStream(opened.run, opened.config, agent)
-    num_examples = _write_examples(agent, opened)
-    num_steps = opened.config.agent_training(agent).num_steps
-    with show_progress(f"training the {agent}") as on_progress:
+    stream = TrainingStream(opened.run, opened.config, phase)
+    num_examples = _write_examples(phase, opened)
+    num_steps = opened.config.agent_training(roles_of(phase)[0]).num_steps
+    with show_progress(f"training {phase}") as on_progress:
 
         def on_step(metrics: Mapping[str, float]) -> None:
             stream.send(metrics)
             on_progress(int(metrics["step"]), num_steps, _figures(metrics))
 
-        log_path = opened.logs / f"train_{agent}.log"
-        summary = launch_training(opened.run, opened.config, agent, log_path, on_step)
-    stream.send_all(read_metrics(opened.run.checkpoints(agent) / "metrics.jsonl"))
+        log_path = opened.logs / f"{stage_of(phase)}.log"
+        summary = launch_training(opened.run, opened.config, phase, log_path, on_step)
+    stream.send_all(read_metrics(opened.run.checkpoints(phase) / "metrics.jsonl"))
     rewards = {"first_reward": summary.first_reward, "last_reward": summary.last_reward}
-    counts = {"num_examples": num_examples, "num_steps": summary.num_steps}
+    counts = {"num_examples": num_examples, "num_steps": summary.num_steps, "num_left_out": summary.num_left_out}
     return {**counts, **{name: round(value, 3) for name, value in rewards.items()}}
 
 
-def _write_examples(agent: AgentName, opened: OpenRun) -> int:
-    written = opened.run.examples(agent) / "examples.jsonl"
-    if written.exists():  # whole: it is written atomically, and dropped when its inputs change
-        return sum(1 for _ in written.open(encoding="utf-8"))
-    write = work.write_manager_examples if agent == "memory_manager" else work.write_answer_examples
-    return int(in_child(write, "reading turns")(opened)["num_examples"])
+def _write_examples(phase: str, opened: OpenRun) -> int:
+    files = [opened.run.examples(phase, role) / "examples.jsonl" for role in roles_of(phase)]
+    if all(file.exists() for file in files):  # whole: written atomically, and dropped when their inputs change
+        return sum(1 for file in files for _ in file.open(encoding="utf-8"))
+    return int(in_child(work.write_examples, "reading turns", phase)(opened)["num_examples"])
 
 
 def _figures(metrics: Mapping[str, float]) -> str:

@@ -41,17 +41,9 @@ def build_training_banks(run: RunDir, config: RunConfig, on_progress: "OnProgres
     }
 
 
-def write_manager_examples(run: RunDir, config: RunConfig, on_progress: "OnProgress") -> Counts:
-    """The Memory Manager's training examples, from the banks of stage 2."""
+def write_examples(run: RunDir, config: RunConfig, on_progress: "OnProgress", phase: str) -> Counts:
+    """A phase's training examples; the Answer Agent's are about banks that the trained Memory Manager builds now."""
     from memr1.bank.embedding import build_embedder
-    from memr1.rl.prepare import write_manager_examples
+    from memr1.rl.prepare import write_examples
 
-    return {"num_examples": write_manager_examples(run, config, build_embedder(embedding_cache()))}
-
-
-def write_answer_examples(run: RunDir, config: RunConfig, on_progress: "OnProgress") -> Counts:
-    """The Answer Agent's training examples, from the banks that the trained Memory Manager builds now."""
-    from memr1.bank.embedding import build_embedder
-    from memr1.rl.prepare import write_answer_examples
-
-    return {"num_examples": write_answer_examples(run, config, build_embedder(embedding_cache()), on_progress)}
+    return {"num_examples": write_examples(run, config, phase, build_embedder(embedding_cache()), on_progress)}

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, ValidationError
+from pydantic import Field, Tag, ValidationError, model_validator
 
 from memr1.errors import ConfigError
 from memr1.records import Record, kind_unless_given
@@ -178,8 +178,24 @@ class RunConfig(Record):
         return self.memory_manager if name == "memory_manager" else self.answer_agent
 
     def agent_training(self, name: AgentName) -> AgentTraining:
-        """The training section of one agent."""
+        """The training section of one agent, or of the policy that plays both."""
+        if self.training.policies.kind == "shared":
+            return self.training.policies
         return self.training.memory_manager if name == "memory_manager" else self.training.answer_agent
+
+    @model_validator(mode="after")
+    def _shares_one_model(self) -> "RunConfig":
+        generators = {name: self.agent(name).generator for name in AGENTS}
+        models = {item.model if item.kind == "transformers" else None for item in generators.values()}
+        if self.training.policies.kind == "shared" and (len(models) > 1 or None in models):
+            told = [
+                f"{name}.generator is {item.model_dump(include={'kind', 'model'})}" for name, item in generators.items()
+            ]
+            raise ValueError(
+                f'training.policies.kind = "shared" trains one model for both agents, but {" and ".join(told)}: '
+                'name the same model in both, of kind "transformers"'
+            )
+        return self
 
 
 def profile_names() -> list[str]:
@@ -265,6 +281,8 @@ def _problems(error: ValidationError, tree: Mapping[str, Any]) -> Iterator[str]:
         name = _option_name(problem["loc"], tree)
         if problem["type"] == "extra_forbidden":
             yield f"unknown option {name!r} (see `memr1 config` for every option)"
+        elif not name:  # of the configuration as a whole, which is too long to be shown
+            yield problem["msg"].removeprefix("Value error, ")
         else:
             yield f"{name}: {problem['msg']} (got {json.dumps(problem['input'], default=str)[:80]})"
 

@@ -1,13 +1,15 @@
 """Every path a run writes, and the DONE markers that make it resumable. State that `ls` cannot show is not trusted.
 
 runs/<run_id>/
-    config.json environment.json logs/attempt_<n>/ logs/latest
+    config.json environment.json logs/attempt_<n>/ logs/latest nodes/ (while several machines train)
     1_data/          conversations.jsonl questions.jsonl splits.json validation.json rejected.jsonl
     2_bank/          entries.jsonl operations.jsonl summary.json
-    3_examples/      <agent>/…
-    4_checkpoints/   <agent>/checkpoint-<step>/ (resumes), <agent>/model/ (serves), metrics.jsonl
+    3_examples/      <phase>/…
+    4_checkpoints/   <phase>/checkpoint-<step>/ (resumes), <phase>/model/ (serves), metrics.jsonl
     5_evaluation/    answers.jsonl report.json report.md report.html
     6_registry/      registration.json gate.json
+
+A phase (`memr1.phases`) is called memory_manager or answer_agent unless `training.policies` says otherwise.
 """
 
 import hashlib
@@ -15,26 +17,16 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from memr1.config import AgentName
+from memr1.config import AgentName, RunConfig, read_resolved_config
+from memr1.phases import SHARED, bank_phase, newest_phases, run_stages
 from memr1.records import Record, write_json
-
-StageName = Literal["validate", "build_bank", "train_memory_manager", "train_answer_agent", "evaluate", "register"]
-STAGES: tuple[StageName, ...] = (
-    "validate",
-    "build_bank",
-    "train_memory_manager",
-    "train_answer_agent",
-    "evaluate",
-    "register",
-)
 
 
 class DoneMarker(Record):
     """Written last and atomically: the stage's inputs, what it made, and how long it took."""
 
-    stage: StageName
+    stage: str
     inputs: str  # digest of the configuration and of the files of all earlier stages
     outputs: dict[str, str]  # path relative to the run directory → SHA-256
     counts: dict[str, int | float]
@@ -51,6 +43,11 @@ class RunDir:
     @property
     def config(self) -> Path:
         return self.root / "config.json"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of this run, in order; its configuration decides. Raises ConfigError without one."""
+        return run_stages(read_resolved_config(self.config))
 
     @property
     def environment(self) -> Path:
@@ -85,15 +82,41 @@ class RunDir:
     def bank(self) -> Path:
         return self.root / "2_bank"
 
-    def examples(self, agent: AgentName) -> Path:
-        return self.root / "3_examples" / agent
+    def examples(self, phase: str, role: AgentName | None = None) -> Path:
+        """The folder of a phase's examples, or of those of one role: a shared policy has a folder for each."""
+        folder = self.root / "3_examples" / phase
+        return folder / role if role and phase == SHARED else folder
 
-    def checkpoints(self, agent: AgentName) -> Path:
-        return self.root / "4_checkpoints" / agent
+    def built_banks(self, phase: str) -> Path:
+        """The banks that a phase built for its examples."""
+        return self.examples(phase) / "bank"
 
-    def model(self, agent: AgentName) -> Path:
-        """The trained weights that evaluation and registration use."""
-        return self.checkpoints(agent) / "model"
+    def journal(self, config: RunConfig, phase: str) -> Path:
+        """Journals of the banks that a phase's examples rest on: its own, an earlier phase's, or stage 2's."""
+        built_by = bank_phase(config, before=phase)
+        return self.built_banks(built_by) / "journal.jsonl" if built_by else self.bank / "operations.jsonl"
+
+    def checkpoints(self, phase: str) -> Path:
+        return self.root / "4_checkpoints" / phase
+
+    def model(self, phase: str) -> Path:
+        """The weights that a phase ended with."""
+        return self.checkpoints(phase) / "model"
+
+    def models(self, config: RunConfig, before: str | None = None) -> dict[AgentName, Path]:
+        """The trained weights of the agents: those that evaluation and registration use, or those `before` a phase.
+
+        An agent that nothing has trained is absent. The weights need not be there yet.
+        """
+        return {
+            agent: self.model(phase)
+            for agent, phase in newest_phases(config, before).items()
+            if config.agent(agent).generator.kind == "transformers"
+        }
+
+    def nodes(self, phase: str) -> Path:
+        """Where the machines of a training that is under way tell one another that they live."""
+        return self.root / "nodes" / phase
 
     @property
     def evaluation(self) -> Path:
@@ -103,23 +126,23 @@ class RunDir:
     def registry(self) -> Path:
         return self.root / "6_registry"
 
-    def folders(self, stage: StageName) -> list[Path]:
+    def folders(self, stage: str) -> list[Path]:
         """The folders a stage writes; its DONE.json stands in the last one."""
-        if stage == "validate":
-            return [self.data]
-        if stage == "build_bank":
-            return [self.bank]
-        if stage == "evaluate":
-            return [self.evaluation]
-        if stage == "register":
-            return [self.registry]
-        agent: AgentName = "memory_manager" if stage == "train_memory_manager" else "answer_agent"
-        return [self.examples(agent), self.checkpoints(agent)]
+        single = {
+            "validate": self.data,
+            "build_bank": self.bank,
+            "evaluate": self.evaluation,
+            "register": self.registry,
+        }
+        if stage in single:
+            return [single[stage]]
+        phase = stage.removeprefix("train_")
+        return [self.examples(phase), self.checkpoints(phase)]
 
-    def done_file(self, stage: StageName) -> Path:
+    def done_file(self, stage: str) -> Path:
         return self.folders(stage)[-1] / "DONE.json"
 
-    def read_done(self, stage: StageName) -> DoneMarker | None:
+    def read_done(self, stage: str) -> DoneMarker | None:
         """The stage's marker, or None when it has not finished on its present inputs."""
         try:
             marker = DoneMarker.model_validate_json(self.done_file(stage).read_text(encoding="utf-8"))
@@ -127,7 +150,7 @@ class RunDir:
             return None
         return marker if marker.inputs == self.inputs_digest(stage) else None
 
-    def write_done(self, stage: StageName, counts: dict[str, int | float], seconds: float) -> DoneMarker:
+    def write_done(self, stage: str, counts: dict[str, int | float], seconds: float) -> DoneMarker:
         """Seal a stage: digest every file it wrote, then write the marker."""
         files = sorted(path for folder in self.folders(stage) for path in folder.rglob("*") if path.is_file())
         marker = DoneMarker(
@@ -141,10 +164,11 @@ class RunDir:
         write_json(self.done_file(stage), marker.model_dump(mode="json"))
         return marker
 
-    def inputs_digest(self, stage: StageName) -> str:
+    def inputs_digest(self, stage: str) -> str:
         """Digest of what a stage depends on: the configuration and the outputs of every earlier stage."""
         digest = hashlib.sha256(self.config.read_bytes())
-        for earlier in STAGES[: STAGES.index(stage)]:
+        stages = self.stages
+        for earlier in stages[: stages.index(stage)]:
             try:
                 outputs = json.loads(self.done_file(earlier).read_text(encoding="utf-8"))["outputs"]
             except (OSError, ValueError, KeyError):

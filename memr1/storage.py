@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from memr1.errors import StorageError
 from memr1.records import Record
-from memr1.run_dir import STAGES, DoneMarker, RunDir, StageName, file_digest
+from memr1.run_dir import DoneMarker, RunDir, file_digest
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class TransferSummary(Record):
     num_bytes: int
 
 
-def mirror_stage(run: RunDir, stage: StageName, uri: str) -> TransferSummary:
+def mirror_stage(run: RunDir, stage: str, uri: str) -> TransferSummary:
     """Copy a finished stage to <uri>/<run id>/. Raises StorageError when it is not finished or S3 refuses."""
     marker = run.read_done(stage)
     if marker is None:
@@ -70,14 +70,14 @@ def fetch_run(uri: str, root: Path) -> RunDir:
     environment = place.stored_digest(run.environment.name)
     if environment is not None and not run.environment.exists():
         sizes.append(place.download(root, run.environment.name, environment))
-    for stage in STAGES:
+    for stage in run.stages:
         sizes += _fetch_stage(run, stage, place)
     summary = _summarise(sizes)
     logger.info("fetched %d file(s) from %s, %d already there", summary.num_sent, place, summary.num_skipped)
     return run
 
 
-def _fetch_stage(run: RunDir, stage: StageName, place: "_Place") -> list[int]:
+def _fetch_stage(run: RunDir, stage: str, place: "_Place") -> list[int]:
     """Outputs first, marker last: a cut-off stage does not look done. A stage that is done here stays as it is."""
     done = _relative(run, run.done_file(stage))
     text = place.read(done)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from memr1.bank.entry import MemoryEntry
 from memr1.data.conversation import Conversation, Dataset, Fact, Question, Session, Splits, Turn
@@ -119,6 +119,52 @@ def write_random_model(
     )
     model = Qwen2ForCausalLM(config)
     model.generation_config.eos_token_id = [wrapped.eos_token_id, *wrapped.convert_tokens_to_ids(list(ends))]
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+QWEN_CHAT = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\\n{{ message['content'] }}<|im_end|>\\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}"
+)
+LLAMA_CHAT = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\\n\\n"
+    "{{ message['content'] }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\\n\\n{% endif %}"
+)
+
+
+def write_chat_model(folder: Path, family: Literal["qwen2", "llama"]) -> Path:
+    """Random weights in the form in which a family publishes its instruct models: special tokens, a chat template, two
+    end tokens; a Llama begins with a token of its own and has none to pad with.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if family == "qwen2":
+        special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, extra_special_tokens=["<|im_start|>"])
+        wrapped.chat_template, ends = QWEN_CHAT, ["<|im_end|>", "<|endoftext|>"]
+    else:
+        special = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+        headers = ["<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"]
+        wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, extra_special_tokens=headers)
+        wrapped.chat_template, ends = LLAMA_CHAT, ["<|end_of_text|>", "<|eot_id|>"]
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": len(wrapped), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+        "bos_token_id": wrapped.bos_token_id, "eos_token_id": wrapped.convert_tokens_to_ids(ends),
+        "tie_word_embeddings": family == "qwen2",
+    }  # fmt: skip
+    model = Qwen2ForCausalLM(Qwen2Config(**shape)) if family == "qwen2" else LlamaForCausalLM(LlamaConfig(**shape))
     model.save_pretrained(folder)
     wrapped.save_pretrained(folder)
     return folder

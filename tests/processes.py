@@ -1,10 +1,15 @@
 """memr1 processes that a test starts: their environment, and whether they live."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+MEMR1 = [sys.executable, "-m", "flows.cli"]
+MINUTES_AT_MOST = 40  # a run takes two or three on a machine that does nothing else
 OF_THE_HOME = ("MEMR1_HOME", "PREFECT_HOME", "MLFLOW_TRACKING_URI")
 
 
@@ -28,3 +33,32 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def memr1(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """The command line in `folder`, with `folder`/home as its home, to its end."""
+    return subprocess.run(
+        [*MEMR1, *map(str, words)],
+        cwd=folder,
+        env=fresh_environment(folder / "home"),
+        capture_output=True,
+        text=True,
+        timeout=60 * MINUTES_AT_MOST,
+    )
+
+
+def memr1_killed_when(is_so: Callable[[], bool], folder: Path, *words: object) -> None:
+    """Start the same command line and kill it, by SIGKILL, as soon as it is so."""
+    process = subprocess.Popen(
+        [*MEMR1, *map(str, words)],
+        cwd=folder,
+        env=fresh_environment(folder / "home"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: is_so() or process.poll() is not None, 60.0 * MINUTES_AT_MOST)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        told = process.communicate()[1]
+    assert is_so(), told

@@ -14,12 +14,13 @@ from memr1.bank.embedding import Embedder, build_embedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import JOURNAL_NAME, InMemoryBank, InMemoryStore
 from memr1.bank.journal import read_journal
-from memr1.config import AGENTS, RunConfig
+from memr1.config import RunConfig
 from memr1.data.conversation import Conversation
 from memr1.data.stored import read_dataset
 from memr1.errors import AgentError, CheckpointMissing
+from memr1.phases import bank_phase, stage_of
 from memr1.records import Record
-from memr1.run_dir import RunDir, StageName
+from memr1.run_dir import RunDir
 
 
 class AskedAnswer(Record):
@@ -37,10 +38,11 @@ class AskedAnswer(Record):
 def answer_question(run: RunDir, config: RunConfig, conversation_id: str, question: str, cache: Path) -> AskedAnswer:
     """Ask the run's pair. Raises CheckpointMissing before training is done, AgentError for an unknown conversation."""
     conversation = _find_conversation(run, conversation_id)
-    for agent in AGENTS:
-        if not run.model(agent).is_dir():
+    models = run.models(config)
+    for agent, folder in models.items():
+        if not folder.is_dir():
             raise CheckpointMissing(f"{run.root} has no trained {agent} yet: finish it with `memr1 run {run.root}`")
-    pair = build_pair(config, {agent: run.model(agent) for agent in AGENTS})
+    pair = build_pair(config, models)
     bank = _trained_bank(run, config, pair, conversation, build_embedder(cache))
     memories = retrieve_for_question(bank, question, conversation.speakers, config.retrieval.entries_per_speaker)
     request = AnswerRequest(question_id="asked", question=question, memories=tuple(memories))
@@ -58,7 +60,7 @@ def _find_conversation(run: RunDir, conversation_id: str) -> Conversation:
 def _trained_bank(
     run: RunDir, config: RunConfig, pair: AgentPair, conversation: Conversation, embedder: Embedder
 ) -> MemoryBank:
-    for folder in _finished_banks(run):
+    for folder in _finished_banks(run, config):
         records = [record for record in read_journal(folder / JOURNAL_NAME) if record.scope == conversation.id]
         if records:
             return InMemoryBank(conversation.id, embedder, journal=records)
@@ -74,10 +76,10 @@ def _trained_bank(
     return store.bank(conversation.id)
 
 
-def _finished_banks(run: RunDir) -> list[Path]:
+def _finished_banks(run: RunDir, config: RunConfig) -> list[Path]:
     """Folders of journals that the trained Memory Manager wrote to the end."""
-    folders: dict[StageName, Path] = {
-        "evaluate": run.evaluation / "systems" / "trained" / "bank",
-        "train_answer_agent": run.examples("answer_agent") / "bank",
-    }
+    folders = {"evaluate": run.evaluation / "systems" / "trained" / "bank"}
+    phase = bank_phase(config)
+    if phase is not None:
+        folders[stage_of(phase)] = run.built_banks(phase)
     return [folder for stage, folder in folders.items() if run.read_done(stage) is not None]

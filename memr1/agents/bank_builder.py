@@ -81,7 +81,7 @@ def build_banks(
     BankError for a journal that belongs to other conversations.
     """
     started = time.monotonic()
-    build = _Build(manager, store, embedder, entries_per_turn)
+    build = _JudgedBuild(manager, store, embedder, entries_per_turn)
     reading = _Reading(conversations, store, extractor, manager.name)
     for steps in reading.steps():
         build.take(steps)
@@ -91,6 +91,24 @@ def build_banks(
     if on_step is not None:
         on_step(reading.num_turns, reading.num_turns)
     return _summarise(conversations, store, build.num_facts, time.monotonic() - started)
+
+
+def read_conversations(
+    conversations: Sequence[Conversation],
+    manager: ManagerPolicy,
+    extractor: FactExtractor,
+    store: BankStore,
+    *,
+    entries_per_turn: int,
+    embedder: Embedder,
+) -> None:
+    """The same for training, where a Manager whose outputs cannot be read is data: it is not judged, only journaled.
+
+    Raises GenerationFailed.
+    """
+    build = _Build(manager, store, embedder, entries_per_turn)
+    for steps in _Reading(conversations, store, extractor, manager.name).steps():
+        build.take(steps)
 
 
 class _Reading:
@@ -121,41 +139,29 @@ class _Reading:
                 yield conversation.id, _Step(self._store.bank(conversation.id), source, texts)
 
 
+_Decided = tuple[_Step, ManagerDecision]
+
+
 class _Build:
     """Lets the Manager decide on batches of turns and applies what it decides."""
 
     def __init__(self, manager: ManagerPolicy, store: BankStore, embedder: Embedder, entries_per_turn: int) -> None:
         self._manager, self._store, self._embedder = manager, store, embedder
         self._entries_per_turn = entries_per_turn
-        self._unreadable: list[tuple[_Step, ManagerDecision]] | None = []  # None once an output could be read
         self.num_facts = 0
 
     def take(self, steps: Sequence[_Step]) -> None:
-        """Decide on a batch. Until a first output can be read nothing is journaled: failures change no bank, and a
-        build with a better model must find the turns unread."""
-        if not steps:
-            return
-        decided = list(zip(steps, self._decide(steps), strict=True))
-        self.num_facts += sum(len(step.facts) for step in steps)
-        if self._unreadable is not None:
-            self._unreadable += decided
-            if all(decision.failure is not None for _, decision in decided):
-                self._refuse_garbage(MIN_OUTPUTS_TO_JUDGE)
-                return
-            decided, self._unreadable = self._unreadable, None
-        self._apply(decided)
-
-    def finish(self) -> None:
-        """Journal what is held back, or raise AgentError when that is all there is."""
-        if self._unreadable:
-            self._refuse_garbage(MIN_OUTPUTS_AT_END)
-            self._apply(self._unreadable)
+        """Decide on a batch and apply what was decided."""
+        if steps:
+            self.num_facts += sum(len(step.facts) for step in steps)
+            self._apply(list(zip(steps, self._decide(steps), strict=True)))
 
     def _decide(self, steps: Sequence[_Step]) -> list[ManagerDecision]:
         self._embedder.embed([step.query for step in steps])  # remembered: one batch instead of one call each
         return self._manager.decide(
             [
                 ManagerRequest(
+                    scope=step.bank.scope,
                     speaker=step.source.speaker,
                     time=step.source.time,
                     turn_id=step.source.turn_id,
@@ -168,12 +174,38 @@ class _Build:
             ]
         )
 
-    def _apply(self, decided: Sequence[tuple[_Step, ManagerDecision]]) -> None:
+    def _apply(self, decided: Sequence[_Decided]) -> None:
         texts = [operation.text for _, decision in decided for operation in decision.operations if operation.text]
         self._embedder.embed(list(dict.fromkeys(texts)))
         with self._store.group_commits():
             for step, decision in decided:
                 step.bank.apply(decision.operations, step.source.model_copy(update={"failure": decision.failure}))
+
+
+class _JudgedBuild(_Build):
+    """Until a first output can be read nothing is journaled: failures change no bank, and a build with a better model
+    must find the turns unread."""
+
+    def __init__(self, manager: ManagerPolicy, store: BankStore, embedder: Embedder, entries_per_turn: int) -> None:
+        super().__init__(manager, store, embedder, entries_per_turn)
+        self._unreadable: list[_Decided] | None = []  # None once an output could be read
+
+    def finish(self) -> None:
+        """Journal what is held back, or raise AgentError when that is all there is."""
+        if self._unreadable:
+            self._refuse_garbage(MIN_OUTPUTS_AT_END)
+            super()._apply(self._unreadable)
+
+    def _apply(self, decided: Sequence[_Decided]) -> None:
+        if self._unreadable is None:
+            super()._apply(decided)
+            return
+        self._unreadable += decided
+        if all(decision.failure is not None for _, decision in decided):
+            self._refuse_garbage(MIN_OUTPUTS_TO_JUDGE)
+            return
+        held, self._unreadable = self._unreadable, None
+        super()._apply(held)
 
     def _refuse_garbage(self, min_outputs: int) -> None:
         failures = [decision for _, decision in self._unreadable or ()]

@@ -13,8 +13,12 @@ from memr1.records import Record
 
 
 class ManagerRequest(Record):
-    """One turn to decide on: its facts (one line each) and the entries shown beside them, best first."""
+    """One turn to decide on: its facts (one line each) and the entries shown beside them, best first.
 
+    `scope` names the bank; no model sees it.
+    """
+
+    scope: str
     speaker: str
     time: datetime
     turn_id: str
@@ -67,10 +71,11 @@ class MemoryManager:
             render_manager_prompt(self._prompt, request.memories, request.facts, self._template) for request in requests
         ]
         completions = self._generator.sample_texts(prompts, max_new_tokens=self._max_new_tokens)
-        return [_read_decision(*item) for item in zip(completions, requests, strict=True)]
+        return [read_decision(*item) for item in zip(completions, requests, strict=True)]
 
 
-def _read_decision(completion: str, request: ManagerRequest) -> ManagerDecision:
+def read_decision(completion: str, request: ManagerRequest) -> ManagerDecision:
+    """What a model's output asks for; an output that does not parse asks for nothing."""
     parsed = parse_operations(completion, request.memories)
     if isinstance(parsed, ParseFailure):
         return ManagerDecision(operations=(), failure=parsed.text, reason=parsed.reason, completion=parsed.text)

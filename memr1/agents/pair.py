@@ -5,6 +5,7 @@ On disk it is one folder:
     pair.json          settings (PairSettings)
     memory_manager/    weights and tokeniser, or a LoRA adapter · absent for a model behind an endpoint
     answer_agent/      the same
+    shared/            in place of these two: the weights of a policy that plays both roles
     prompts/           the texts of the prompts; a loaded pair uses these, not those of the memr1 that loads it
 """
 
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from memr1.agents.answer_agent import AnswerAgent
 from memr1.agents.fact_extractor import FactExtractor, build_extractor
+from memr1.agents.generation import Generator
 from memr1.agents.generators import build_generator, is_adapter, model_location
 from memr1.agents.memory_manager import ManagerPolicy, MemoryManager
 from memr1.agents.prompting import read_template
@@ -25,6 +27,7 @@ from memr1.bank.embedding import MiniLmEmbedder
 from memr1.config import AGENTS, AgentConfig, AgentName, AnswerAgentConfig, ExtractionConfig, RetrievalConfig, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.errors import AgentError, CheckpointMissing
+from memr1.phases import SHARED
 from memr1.records import Record, write_json
 
 SETTINGS_NAME = "pair.json"
@@ -39,10 +42,15 @@ class PairSettings(Record):
     extraction: ExtractionConfig
     embedder: str
     dataset: DatasetIdentity | None = None  # what the pair was trained on
+    shares_weights: bool = False  # one set of weights plays both roles
 
     def agent(self, name: AgentName) -> AgentConfig:
         """The section of one agent."""
         return self.memory_manager if name == "memory_manager" else self.answer_agent
+
+    def folder(self, name: AgentName) -> str:
+        """Where an agent's weights lie in the pair's folder."""
+        return SHARED if self.shares_weights else name
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ def pair_settings(config: RunConfig, dataset: DatasetIdentity | None = None) -> 
         extraction=config.extraction,
         embedder=MiniLmEmbedder.name,
         dataset=dataset,
+        shares_weights=config.training.policies.kind == "shared",
     )
 
 
@@ -87,7 +96,8 @@ def write_pair(folder: Path, settings: PairSettings, models: Mapping[AgentName, 
     for agent, model in models.items():
         if not model.is_dir():
             raise CheckpointMissing(f"no weights of the {agent} in {model}: train it first")
-        _write_model(settings.agent(agent), agent, model, partial / agent)
+        if not (partial / settings.folder(agent)).exists():
+            _write_model(settings.agent(agent), agent, model, partial / settings.folder(agent))
     for name in _template_names(settings).values():
         path = partial / "prompts" / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
@@ -105,7 +115,8 @@ def load_pair(folder: Path) -> AgentPair:
             f"the pair in {folder} works with embeddings of {settings.embedder!r}, this memr1 has "
             f"{MiniLmEmbedder.name!r}: load it with the memr1 that wrote it"
         )
-    models = {agent: folder / agent for agent in AGENTS if settings.agent(agent).generator.kind == "transformers"}
+    trained = [agent for agent in AGENTS if settings.agent(agent).generator.kind == "transformers"]
+    models = {agent: folder / settings.folder(agent) for agent in trained}
     for agent, model in models.items():
         if not model.is_dir():
             raise CheckpointMissing(f"the pair in {folder} lacks the weights of the {agent}: copy the whole folder")
@@ -127,7 +138,7 @@ def _assemble(
     settings: PairSettings, models: Mapping[AgentName, Path | None], templates: Mapping[AgentName, str]
 ) -> AgentPair:
     manager, answerer = settings.memory_manager, settings.answer_agent
-    generators = {agent: build_generator(settings.agent(agent).generator, agent, models.get(agent)) for agent in AGENTS}
+    generators = _build_generators(settings, models)
     return AgentPair(
         manager=MemoryManager(
             generators["memory_manager"], manager.prompt, manager.max_new_tokens, templates.get("memory_manager")
@@ -138,6 +149,15 @@ def _assemble(
         extractor=build_extractor(settings.extraction),
         settings=settings,
     )
+
+
+def _build_generators(settings: PairSettings, models: Mapping[AgentName, Path | None]) -> dict[AgentName, Generator]:
+    """One per agent; weights that play both roles are loaded once."""
+    first, second = AGENTS
+    built = build_generator(settings.agent(first).generator, first, models.get(first))
+    if settings.shares_weights and models.get(first) is not None and models.get(first) == models.get(second):
+        return {first: built, second: built}
+    return {first: built, second: build_generator(settings.agent(second).generator, second, models.get(second))}
 
 
 def _write_model(config: AgentConfig, agent: AgentName, model: Path, folder: Path) -> None:

@@ -48,7 +48,7 @@ def plan_systems(
 def _plan(run: RunDir, config: RunConfig, name: SystemName) -> SystemPlan:
     if name != "trained":
         return SystemPlan(name=name, config=config, always_add=name == "always_add")
-    models = {agent: run.model(agent) for agent in AGENTS if config.agent(agent).generator.kind == "transformers"}
+    models = run.models(config)
     for agent, folder in models.items():
         if not folder.is_dir():
             raise EvaluationError(f"no trained weights of the {agent} in {folder}: run the train stage first")

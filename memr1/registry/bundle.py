@@ -2,7 +2,7 @@
 
     README.md         the model card, with the licence notice of the training data
     pair.json         prompts, retrieval, extraction, embedder, dataset (`memr1.agents.pair`)
-    memory_manager/   weights · answer_agent/ weights · prompts/ as text
+    memory_manager/   weights · answer_agent/ weights (or shared/, those of both) · prompts/ as text
 
 MLflow gets it as a pyfunc model ("models from code", nothing pickled) with memr1's own code inside, so that it also
 runs where memr1 is not installed. The weights travel as plain files: MLflow's transformers flavour re-initialises the
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import memr1
 from memr1.agents.pair import pair_settings, write_pair
-from memr1.config import AGENTS, RunConfig
+from memr1.config import RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.errors import RegistryError
 from memr1.evaluation.comparison import EvaluationReport, ServedVersion
@@ -57,8 +57,7 @@ def write_bundle(
     folder: Path, run: RunDir, config: RunConfig, dataset: DatasetIdentity, report: EvaluationReport
 ) -> None:
     """Write a run's trained pair with its model card. Raises CheckpointMissing when it is not trained."""
-    models = {agent: run.model(agent) for agent in AGENTS if config.agent(agent).generator.kind == "transformers"}
-    write_pair(folder, pair_settings(config, dataset), models)
+    write_pair(folder, pair_settings(config, dataset), run.models(config))
     card = render_model_card(config.registry.model_name, config, dataset, report)
     (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -4,7 +4,7 @@ from memr1.config import AGENTS, AgentConfig, AgentName, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.evaluation.comparison import EvaluationReport
 from memr1.evaluation.rendering import category_table, describe_questions, markdown_table, overall_table
-from memr1.training_options import TrainingConfig
+from memr1.training_options import PoliciesConfig, TrainingConfig
 
 USE = """Given a conversation (JSON) and a question, the Memory Manager reads the conversation turn by turn and keeps a
 memory bank; the Answer Agent picks memories and answers.
@@ -62,4 +62,13 @@ def _model(agent: AgentConfig) -> str:
 
 def _training(training: TrainingConfig, num_steps: int) -> str:
     weights = "all weights" if training.lora is None else f"LoRA of rank {training.lora.rank}"
-    return f"{training.algorithm.upper()}, {num_steps} steps, reward {training.reward}, {weights}"
+    steps = _steps(training.policies, num_steps)
+    return f"{training.algorithm.upper()}, {steps}, reward {training.reward}, {weights}"
+
+
+def _steps(policies: PoliciesConfig, num_steps: int) -> str:
+    if policies.kind == "alternating":
+        return f"{policies.num_rounds} rounds of {num_steps} steps"
+    return (
+        f"{num_steps} steps as one policy with the other agent" if policies.kind == "shared" else f"{num_steps} steps"
+    )

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memr1.config import AgentName, RunConfig
+from memr1.config import RunConfig
 from memr1.environment import find_home, set_environment_defaults
 from memr1.errors import RegistryError
 from memr1.evaluation.comparison import EvaluationReport
@@ -129,16 +129,16 @@ def _create_experiment(client: "MlflowClient", location: str | None) -> str:
 
 
 class TrainingStream:
-    """Sends the steps of one agent's training to MLflow as they are taken; each step once, also after a resume.
+    """Sends the steps of one training phase to MLflow as they are taken; each step once, also after a resume.
 
     A server that goes away does not end a training: that is logged once, and `send_all` makes up for it later.
     """
 
-    def __init__(self, run: RunDir, config: RunConfig, agent: AgentName) -> None:
+    def __init__(self, run: RunDir, config: RunConfig, phase: str) -> None:
         """Raises RegistryError when the server does not answer: better before the training than after it."""
         self._client = connect()
         self._mlflow_run = open_mlflow_run(self._client, run, config)
-        self._agent = agent
+        self._phase = phase
         self._last_step = self._find_last_step()
         self._is_broken = False
 
@@ -165,14 +165,14 @@ class TrainingStream:
                 continue
             now = int(time.time() * 1000)
             values = {name: float(value) for name, value in step.items() if name != "step"}
-            metrics = [Metric(f"{self._agent}/{name}", value, now, number) for name, value in values.items()]
+            metrics = [Metric(f"{self._phase}/{name}", value, now, number) for name, value in values.items()]
             with mlflow_errors("log training metrics"):
                 self._client.log_batch(self._mlflow_run, metrics=metrics)
             self._last_step = number
 
     def _find_last_step(self) -> int:
         with mlflow_errors("read training metrics"):
-            history = self._client.get_metric_history(self._mlflow_run, f"{self._agent}/reward")
+            history = self._client.get_metric_history(self._mlflow_run, f"{self._phase}/reward")
         return max((int(metric.step) for metric in history), default=0)
 
 

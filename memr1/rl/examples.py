@@ -1,6 +1,7 @@
 """Training examples: what an agent was shown, and the questions whose answers will tell whether it did well.
 
-Memory Manager: one turn read from the bank that stage 2 had built just before it (arXiv 2508.19828, Algorithm 1).
+Memory Manager: one turn read from the bank that the Manager, as it was before, had built by then (arXiv 2508.19828,
+Algorithm 1).
 Answer Agent: one question over the bank that the *trained* Manager builds (Algorithm 2).
 
 Left out: operation labels. Neither agent ever sees what a faultless Manager would have done.

@@ -3,6 +3,8 @@
 `Any` stands for models and TRL's batches: their types are too loose to be of help.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -17,10 +19,13 @@ from memr1.rl.shared_prefix import share_prompts
 
 class SharedPromptGrpo(GRPOTrainer):
     """TRL's GRPO, except that nothing is computed twice: a prompt runs once for its whole rollout group
-    (memr1.rl.shared_prefix, memr1.agents.decoding), and equal completions of a group are scored once in the loss."""
+    (memr1.rl.shared_prefix, memr1.agents.decoding), and equal completions of a group are scored once in the loss.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    `decode_batch` bounds the completions that one process decodes together."""
+
+    def __init__(self, *args: Any, decode_batch: int = 512, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._decode_batch = decode_batch
         for model in (self.model, self.ref_model):
             if model is not None:
                 share_prompts(self.causal_model(model))
@@ -34,19 +39,44 @@ class SharedPromptGrpo(GRPOTrainer):
         """Completions (their end token included) and no log-probabilities: those are computed in the loss."""
         if self.use_vllm:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)  # type: ignore[no-untyped-call]
+        with self.whole_model() as model:
+            return self.sample_completions(model, prompt_ids), None
+
+    @contextmanager
+    def whole_model(self) -> Iterator[Any]:
+        """The policy with all its weights on this rank. Entering and leaving it are collective."""
         settings: Any = self.args  # a GRPOConfig: the base class promises less
         whole = unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gather_deepspeed3_params=settings.ds3_gather_for_generation
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=settings.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=settings.gradient_checkpointing_kwargs,
         )
         with whole as model, torch.no_grad():
-            completions = decode(
+            yield model
+
+    def sample_completions(self, model: Any, prompt_ids: list[list[int]]) -> list[list[int]]:
+        """One completion per prompt, by the whole model."""
+        settings: Any = self.args
+        completions: list[list[int]] = []
+        for first in range(0, len(prompt_ids), self._decode_batch):
+            completions += decode(
                 model,
-                prompt_ids,
+                prompt_ids[first : first + self._decode_batch],
                 end_ids=self.eos_token_ids,
                 max_new_tokens=settings.max_completion_length,
                 temperature=self.temperature,
             )
-        return completions, None
+        return completions
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's batches of one step, rollout groups kept together: it shuffles rows, and would share no prompt."""
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is None or self._buffered_inputs is before:
+            return inputs
+        self._buffered_inputs = group_rows(self._buffered_inputs)
+        return self._buffered_inputs[self._step % len(self._buffered_inputs)]
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -69,3 +99,28 @@ class SharedPromptGrpo(GRPOTrainer):
 
     def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:
         """For a subclass that collects more than log-probabilities: `row_of` gives each row's place among those run."""
+
+
+def group_rows(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows in batches of the same size, those of one prompt next to one another.
+
+    All batches of a step make one update, so that their order means nothing to it. Values are tensors of shape
+    (rows, …) or lists of that length, tensors without dimensions, or None.
+    """
+    if len(batches) == 1:
+        return batches
+    prompts = torch.cat([batch["prompt_ids"] for batch in batches])
+    order = torch.unique(prompts, dim=0, return_inverse=True)[1].argsort(stable=True)
+    size = len(batches[0]["prompt_ids"])
+    parts = [order[first : first + size] for first in range(0, len(order), size)]
+    return [{name: _take(batches, name, rows) for name in batches[0]} for rows in parts]
+
+
+def _take(batches: list[dict[str, Any]], name: str, rows: torch.Tensor) -> Any:
+    values = [batch[name] for batch in batches]
+    if values[0] is None or (isinstance(values[0], torch.Tensor) and values[0].ndim == 0):
+        return values[0]
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(values)[rows]
+    flat = [value for part in values for value in part]
+    return [flat[row] for row in rows.tolist()]

@@ -1,6 +1,7 @@
 """Stops a training that has gone wrong, by name, before it spoils its last good checkpoint.
 
-    length       before the first step: a prompt that leaves no room for a completion in the model's context
+    length       before the first step: a prompt that leaves no room for a completion in the model's context (with
+                 credit.kind = "local_global" at the step that meets it: prompts hold what the policy wrote)
     numbers      a reward, loss, gradient norm or divergence that is not a number
     divergence   a KL divergence from the starting policy above `max_kl`
     parsing      hardly any completion can be read, `patience` steps in a row
@@ -88,13 +89,17 @@ def check_lengths(
     examples: Sequence[Mapping[str, str]], count_tokens: Callable[[str], int], max_new_tokens: int, room: int | None
 ) -> None:
     """Raises TrainingError for the longest prompt, if it and a completion do not fit into the model's context."""
-    if room is None or not examples:
+    if not examples:
         return
     longest = max(examples, key=lambda example: len(example["prompt"]))
-    length = count_tokens(longest["prompt"])
-    if length + max_new_tokens > room:
+    check_room(count_tokens(longest["prompt"]), max_new_tokens, room, longest["id"])
+
+
+def check_room(length: int, max_new_tokens: int, room: int | None, example: str) -> None:
+    """Raises TrainingError when a prompt of `length` tokens and a completion do not fit into the model's context."""
+    if room is not None and length + max_new_tokens > room:
         raise TrainingError(
-            f"example {longest['id']}: a prompt of {length} tokens and {max_new_tokens} new ones do not fit into the "
+            f"example {example}: a prompt of {length} tokens and {max_new_tokens} new ones do not fit into the "
             f"model's {room}: lower retrieval.entries_per_turn or entries_per_speaker, or max_new_tokens"
         )
 

@@ -1,18 +1,14 @@
-"""Starts the training of one agent under torchrun in its own process group, follows it, and ends every rank with it.
+"""Starts the training of one phase, follows it, and ends every rank with it, on this machine and on the others.
 
 Left out: training itself (memr1.rl.worker). This module imports no torch: the flow stays light.
 """
 
-import logging
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from memr1.config import AgentName, RunConfig
+from memr1.config import RunConfig
 from memr1.errors import CheckpointMissing, WorkerFailed
 from memr1.records import Record
 from memr1.rl.checkpoints import (
@@ -22,116 +18,95 @@ from memr1.rl.checkpoints import (
     newest_whole_checkpoint,
     read_metrics,
 )
-from memr1.rl.worker import ERROR_MARK, PARENT_VARIABLE
+from memr1.rl.lengths import LIST_NAME
+from memr1.rl.meeting import Gathering, open_meeting
+from memr1.rl.sampling import check_sampler
+from memr1.rl.torchrun import started_ranks
+from memr1.rl.worker import ERROR_MARK
 from memr1.run_dir import RunDir
 
-log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
-GRACE_SECONDS = 5.0  # between asking ranks to end and ending them
 
 
 class TrainingSummary(Record):
-    """What one agent's training did. Rewards are means over the first and the last tenth of the steps."""
+    """What one phase's training did. Rewards are means over the first and the last tenth of the steps."""
 
-    agent: AgentName
+    phase: str
     num_steps: int
     first_reward: float
     last_reward: float
+    num_left_out: int  # examples with too long a prompt
     seconds: float
 
 
 def launch_training(
     run: RunDir,
     config: RunConfig,
-    agent: AgentName,
+    phase: str,
     log_path: Path,
     on_step: Callable[[StepMetrics], None] = lambda _: None,
 ) -> TrainingSummary:
-    """Train one agent to the end; `on_step` sees each line of metrics.jsonl as it is written.
+    """Train one phase's policy to the end; `on_step` sees each line of metrics.jsonl as it is written.
 
-    Raises WorkerFailed with the worker's own words and the log's path. Any exception here, a cancelled flow's too,
-    ends all ranks first.
+    Raises ConfigError when rollouts cannot be sampled here, WorkerFailed with the worker's own words and the log's
+    path. Any exception here, a cancelled flow's too, ends all ranks first.
     """
+    check_sampler(config.training.rollout)
     started = time.monotonic()
-    metrics = run.checkpoints(agent) / "metrics.jsonl"
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint = newest_whole_checkpoint(run.checkpoints(agent))
+    folder = run.checkpoints(phase)
+    metrics = folder / "metrics.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = newest_whole_checkpoint(folder)
     forget_steps_after(metrics, checkpoint_step(checkpoint) if checkpoint else 0)
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("ab") as log_file:
-        process = subprocess.Popen(
-            _command(run, config, agent),
-            stdout=log_file,
-            stderr=subprocess.STDOUT,
-            env=_environment(config),
-            start_new_session=True,
-        )
-        try:
-            _follow(process, metrics, on_step)
-        finally:
-            _end_group(process)
-    if process.returncode != 0:
-        raise WorkerFailed(_explain(agent, process.returncode, log_path))
-    if not run.model(agent).is_dir():
-        raise CheckpointMissing(f"training ended but left no weights in {run.model(agent)}; its log: {log_path}")
-    return _summary(agent, read_metrics(metrics), time.monotonic() - started)
+    with log_path.open("ab") as log_file, open_meeting(run, config, phase, log_file) as (rendezvous, others):
+        with started_ranks(run, config, phase, log_file, rendezvous) as process:
+            fault = _follow(process, metrics, on_step, others)
+        if others is not None and not fault:
+            others.await_others()
+    if fault or process.returncode != 0:
+        raise WorkerFailed(_explain(phase, fault or f"exit code {process.returncode}", log_path))
+    if not run.model(phase).is_dir():
+        raise CheckpointMissing(f"training ended but left no weights in {run.model(phase)}; its log: {log_path}")
+    return _summary(phase, folder, time.monotonic() - started)
 
 
-def _command(run: RunDir, config: RunConfig, agent: AgentName) -> list[str]:
-    ranks = ["--standalone", "--nproc-per-node", str(config.training.num_processes)]
-    worker = ["-m", "memr1.rl.worker", str(run.root.resolve()), agent]
-    return [sys.executable, "-m", "torch.distributed.run", *ranks, *worker]
-
-
-def _environment(config: RunConfig) -> dict[str, str]:
-    cores = os.cpu_count() or 1
-    threads = str(max(1, cores // config.training.num_processes))
-    return {"OMP_NUM_THREADS": threads, **os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
-
-
-def _follow(process: subprocess.Popen[bytes], metrics: Path, on_step: Callable[[StepMetrics], None]) -> None:
-    """Show each step once, until the process ends."""
+def _follow(
+    process: "subprocess.Popen[bytes]", metrics: Path, on_step: Callable[[StepMetrics], None], others: Gathering | None
+) -> str | None:
+    """Show each step once, until the process ends or another machine is at fault: how."""
     num_shown = len(read_metrics(metrics))
-    ended = False
-    while not ended:
+    ended, fault = False, None
+    while not ended and fault is None:
         ended = process.poll() is not None
         steps = read_metrics(metrics)
         for step in steps[num_shown:]:
             on_step(step)
         num_shown = len(steps)
+        if others is not None and not ended:
+            fault = others.find_fault()
         time.sleep(0 if ended else POLL_SECONDS)
+    return fault
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask torchrun to end (it then ends its ranks), and end what is left of its group."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("training did not end within %.0f s of being asked; ending it", GRACE_SECONDS)
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # the group is gone, as it should be
-    process.wait()
-
-
-def _explain(agent: AgentName, returncode: int, log_path: Path) -> str:
-    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _explain(phase: str, outcome: str, log_path: Path) -> str:
+    logs = [log_path, *sorted(log_path.parent.glob(f"{log_path.stem}.*.log"))]  # the other machines write beside it
+    lines = [line for path in logs for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     told = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
     errors = [line.strip() for line in lines if "Error" in line and not line.startswith(" ")]
-    reason = (told or errors or [f"exit code {returncode}"])[-1]
-    return f"training the {agent} failed: {reason}\nThe whole log: {log_path}"
+    reason = (told or errors or [outcome])[-1]
+    return f"training {phase} failed: {reason}\nThe whole log: {log_path}"
 
 
-def _summary(agent: AgentName, steps: list[StepMetrics], seconds: float) -> TrainingSummary:
-    rewards = [step["reward"] for step in steps]
+def _summary(phase: str, folder: Path, seconds: float) -> TrainingSummary:
+    rewards = [step["reward"] for step in read_metrics(folder / "metrics.jsonl")]
     tenth = max(1, len(rewards) // 10)
+    left_out = folder / LIST_NAME
     return TrainingSummary(
-        agent=agent,
+        phase=phase,
         num_steps=len(rewards),
         first_reward=sum(rewards[:tenth]) / tenth if rewards else 0.0,
         last_reward=sum(rewards[-tenth:]) / tenth if rewards else 0.0,
+        num_left_out=len(left_out.read_text(encoding="utf-8").splitlines()) if left_out.exists() else 0,
         seconds=round(seconds, 2),
     )

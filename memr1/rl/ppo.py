@@ -10,6 +10,7 @@ pays for its divergence from the starting policy (arXiv 1909.08593, eq. 2). Gene
 
 import functools
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -29,6 +30,9 @@ class PpoTrainer(SharedPromptGrpo):
         self._head = add_value_head(self.causal_model(self.model))
         self._values = torch.empty(0)  # of the last forward pass of the policy: shape (rows, completion tokens)
         self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
+        if self.use_vllm:
+            sampler: Any = self.vllm_generation
+            sampler._iter_named_params = without_head(sampler._iter_named_params)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's optimiser, the value head in a group of its own."""
@@ -149,6 +153,11 @@ def add_value_head(model: Any) -> ValueHead:
 
     model.forward = types.MethodType(forward, model)
     return head
+
+
+def without_head(parameters: Callable[[], Iterator[tuple[str, torch.Tensor]]]) -> Any:
+    """The same named parameters except the critic's, which a sampler of completions does not know."""
+    return lambda: ((name, weights) for name, weights in parameters() if f"{HEAD}." not in name)
 
 
 def place_rewards(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

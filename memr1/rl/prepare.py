@@ -1,4 +1,4 @@
-"""Writes the training examples of a run: stage files in, `3_examples/<agent>/examples.jsonl` out."""
+"""Writes the training examples of a phase: stage files in, `3_examples/<phase>/examples.jsonl` out."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,16 +8,16 @@ from memr1.agents.bank_builder import build_banks
 from memr1.agents.fact_extractor import FactExtractor, build_extractor
 from memr1.agents.pair import build_pair
 from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
-from memr1.bank.bank import BankStore
 from memr1.bank.embedding import Embedder
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.operation import JournalRecord, Source
-from memr1.config import RunConfig
+from memr1.config import AgentName, RunConfig
 from memr1.data.conversation import Conversation, Dataset, Question, Session, Turn
 from memr1.data.stored import read_dataset
 from memr1.data.validation import validate_rows
 from memr1.errors import TrainingError
-from memr1.records import read_jsonl, write_jsonl
+from memr1.phases import bank_phase, phase_seed, roles_of
+from memr1.records import write_jsonl
 from memr1.rl.examples import (
     AnswerExample,
     ManagerExample,
@@ -28,36 +28,71 @@ from memr1.rl.examples import (
     link_questions,
     retention_questions,
 )
+from memr1.rl.prior_banks import read_prior_banks
 from memr1.run_dir import RunDir
 
+OnStep = Callable[[int, int], None]
 
-def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder) -> int:
-    """Write the Memory Manager's examples from the bank of stage 2; return their number."""
+
+def write_examples(
+    run: RunDir, config: RunConfig, phase: str, embedder: Embedder, on_step: OnStep | None = None
+) -> int:
+    """Write the examples of every role that the phase's policy plays; return their number."""
+    write: dict[AgentName, Callable[[], int]] = {
+        "memory_manager": lambda: write_manager_examples(run, config, embedder, phase),
+        "answer_agent": lambda: write_answer_examples(run, config, embedder, on_step, phase),
+    }
+    return sum(write[role]() for role in roles_of(phase))
+
+
+def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder, phase: str = "memory_manager") -> int:
+    """Write the Memory Manager's examples from the banks that it built as it was before; return their number."""
     dataset = read_dataset(run)
     extractor = build_extractor(config.extraction)
-    journals: dict[str, list[JournalRecord]] = {}
-    for record in read_jsonl(run.bank / "operations.jsonl", JournalRecord):
-        journals.setdefault(record.scope, []).append(record)
+    journals = read_prior_banks(run, config, phase)
     examples: list[ManagerExample] = []
     for conversation in training_conversations(dataset):
         reader = _TurnReader(
             conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), embedder, config
         )
         examples += reader.read(extractor)
-    chosen = choose_manager_examples(examples, config.training.max_examples, config.seed)
-    return _write(run.examples("memory_manager"), chosen)
+    chosen = choose_manager_examples(examples, config.training.max_examples, phase_seed(config, phase))
+    return _write(run.examples(phase, "memory_manager"), chosen)
 
 
 def write_answer_examples(
-    run: RunDir, config: RunConfig, embedder: Embedder, on_step: Callable[[int, int], None] | None = None
+    run: RunDir, config: RunConfig, embedder: Embedder, on_step: OnStep | None = None, phase: str = "answer_agent"
 ) -> int:
-    """Let the *trained* Manager build the training conversations' banks, then write the Answer Agent's examples."""
+    """Write the Answer Agent's examples about the training conversations' banks; return their number.
+
+    Where the phase follows a Memory Manager's, the *trained* Manager builds these banks first.
+    """
     dataset = read_dataset(run)
-    folder = run.examples("answer_agent")
-    pair = build_pair(config, {"memory_manager": run.model("memory_manager"), "answer_agent": None})
-    store = InMemoryStore(embedder, folder / "bank")
+    if bank_phase(config, before=phase) == phase:
+        _build_banks(run, config, phase, training_conversations(dataset), embedder, on_step)
+    journals = read_prior_banks(run, config, phase)
+    examples = [
+        _answer_example(question, conversation, bank, config)
+        for conversation in training_conversations(dataset)
+        for bank in [InMemoryBank(conversation.id, embedder, journal=journals.get(conversation.id, []))]
+        for question in questions_of(dataset, conversation)
+    ]
+    chosen = choose_answer_examples(examples, config.training.max_examples, phase_seed(config, phase))
+    return _write(run.examples(phase, "answer_agent"), chosen)
+
+
+def _build_banks(
+    run: RunDir,
+    config: RunConfig,
+    phase: str,
+    conversations: list[Conversation],
+    embedder: Embedder,
+    on_step: OnStep | None,
+) -> None:
+    pair = build_pair(config, run.models(config, before=phase))
+    store = InMemoryStore(embedder, run.built_banks(phase))
     build_banks(
-        training_conversations(dataset),
+        conversations,
         pair.manager,
         pair.extractor,
         store,
@@ -65,13 +100,7 @@ def write_answer_examples(
         embedder=embedder,
         on_step=on_step,
     )
-    examples = [
-        _answer_example(question, conversation, store, config)
-        for conversation in training_conversations(dataset)
-        for question in questions_of(dataset, conversation)
-    ]
     store.close()
-    return _write(folder, choose_answer_examples(examples, config.training.max_examples, config.seed))
 
 
 def training_conversations(dataset: Dataset) -> list[Conversation]:
@@ -131,9 +160,8 @@ class _TurnReader:
 
 
 def _answer_example(
-    question: Question, conversation: Conversation, store: BankStore, config: RunConfig
+    question: Question, conversation: Conversation, bank: InMemoryBank, config: RunConfig
 ) -> AnswerExample:
-    bank = store.bank(conversation.id)
     limit = config.retrieval.entries_per_speaker
     memories = retrieve_for_question(bank, question.text, conversation.speakers, limit)
     return AnswerExample(

@@ -1,7 +1,10 @@
 """A trainer for one agent: memr1's settings put into TRL's words, and what it leaves on disk at every step."""
 
 import json
+import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,21 +15,34 @@ from peft import LoraConfig as PeftLoraConfig
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from memr1.config import AgentConfig
+from memr1.config import AGENTS, AgentConfig
+from memr1.errors import TrainingError
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import Guards, check_lengths, refuse_nan
+from memr1.rl.lengths import leave_out_long_prompts, list_left_out
 from memr1.rl.ppo import PpoTrainer
 from memr1.rl.rollout import AnswerReward, ManagerReward
-from memr1.training_options import AgentTraining, TrainingConfig
+from memr1.rl.sampling import sampler_arguments
+from memr1.rl.shared_policy import SharedReward
+from memr1.training_options import AgentTraining, InProcessRollout, TrainingConfig
 
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How TRL is to divide one optimiser step. `group_size` rows of its sampler in succession are the same example."""
+
+    group_size: int
+    rows_per_pass: int  # of one process
+    num_passes: int  # forward and backward passes of one process
 
 
 def build_trainer(
     model: Path | str,
     examples: list[dict[str, str]],
-    reward: ManagerReward | AnswerReward,
+    reward: ManagerReward | AnswerReward | SharedReward,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
@@ -37,50 +53,102 @@ def build_trainer(
 ) -> GRPOTrainer:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
 
-    Raises TrainingError for an example that does not fit into the model's context.
+    Raises TrainingError for an example that does not fit into the model's context, and for too few examples.
     """
-    rows = [{"example_id": row["id"], "prompt": [{"role": "user", "content": row["prompt"]}]} for row in examples]
-    tokenizer = AutoTokenizer.from_pretrained(str(model), padding_side="left")
+    tokenizer = load_tokenizer(model)
+    kept = _choose_examples(examples, partial(_count_prompt_tokens, tokenizer), training, folder)
     room = getattr(AutoConfig.from_pretrained(str(model)), "max_position_embeddings", None)
-    check_lengths(examples, lambda text: len(tokenizer(text)["input_ids"]), agent.max_new_tokens, room)
+    check_lengths(kept, partial(_count_prompt_tokens, tokenizer), agent.max_new_tokens, room)
+    passes = training.num_processes * training.num_accumulation_steps
+    batches = Batches(
+        training.completions_per_prompt, training.completions_per_step // passes, training.num_accumulation_steps
+    )
     kind = partial(PpoTrainer, ppo=training) if training.algorithm == "ppo" else SharedPromptGrpo
     return kind(
+        decode_batch=decode_batch(training),
         model=str(model),
         reward_funcs=refuse_nan(reward),
-        args=_arguments(agent, schedule, training, deepspeed, folder, seed),
-        train_dataset=Dataset.from_list(rows),
+        args=training_arguments(agent, schedule, training, batches, deepspeed, folder, seed),
+        train_dataset=Dataset.from_list([{"example_id": row["id"], "prompt": _as_chat(row["prompt"])} for row in kept]),
         processing_class=tokenizer,
-        peft_config=_adapters(training),
-        callbacks=[StepLog(folder / "metrics.jsonl"), Guards(training.guards, step_metrics), WholeCheckpoints()],
+        peft_config=adapters(training),
+        callbacks=callbacks(training, folder),
     )
 
 
-def _arguments(
-    agent: AgentConfig, schedule: AgentTraining, training: TrainingConfig, deepspeed: Path, folder: Path, seed: int
+def _choose_examples(
+    examples: list[dict[str, str]], count_tokens: Callable[[str], int], training: TrainingConfig, folder: Path
+) -> list[dict[str, str]]:
+    """Those that are not too long; the others are listed in `folder`. Raises TrainingError for too few."""
+    kept, left_out = leave_out_long_prompts(examples, count_tokens, training.max_prompt_tokens)
+    if os.environ.get("RANK", "0") == "0":
+        list_left_out(left_out, len(examples), folder)
+    if len(kept) < training.prompts_per_step:  # TRL draws whole batches only, and would train on nothing
+        raise TrainingError(
+            f"{len(kept)} training examples make no step of training.prompts_per_step = {training.prompts_per_step}: "
+            "lower it, or give more data"
+        )
+    return kept
+
+
+def decode_batch(training: TrainingConfig) -> int:
+    """Completions that one process decodes together; vLLM decides for itself."""
+    rollout = training.rollout
+    return rollout.batch_size if rollout.kind == "in_process" else InProcessRollout().batch_size
+
+
+def _as_chat(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
+
+
+def _count_prompt_tokens(tokenizer: Any, prompt: str) -> int:
+    """Tokens of a prompt as the model sees it."""
+    if tokenizer.chat_template is None:
+        return len(tokenizer(prompt)["input_ids"])
+    return len(tokenizer.apply_chat_template(_as_chat(prompt), add_generation_prompt=True)["input_ids"])
+
+
+def load_tokenizer(model: Path | str) -> Any:
+    """The tokenizer beside the weights, padding on the left."""
+    return AutoTokenizer.from_pretrained(str(model), padding_side="left")
+
+
+def callbacks(training: TrainingConfig, folder: Path) -> list[TrainerCallback]:
+    """What every training leaves on disk, and what stops it."""
+    return [StepLog(folder / "metrics.jsonl"), Guards(training.guards, step_metrics), WholeCheckpoints()]
+
+
+def training_arguments(
+    agent: AgentConfig,
+    schedule: AgentTraining,
+    training: TrainingConfig,
+    batches: Batches,
+    deepspeed: Path,
+    folder: Path,
+    seed: int,
 ) -> GRPOConfig:
-    on_gpu = torch.cuda.is_available()
-    passes = training.num_processes * training.num_accumulation_steps
+    """memr1's settings in TRL's words."""
     num_epochs = training.num_epochs if training.algorithm == "ppo" else 1
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=schedule.num_steps,
         learning_rate=schedule.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[training.schedule],
+        warmup_steps=training.warmup_steps,
         adam_beta1=ADAM_BETAS[0],
         adam_beta2=ADAM_BETAS[1],
         max_grad_norm=1.0,
         beta=schedule.kl_coefficient,
         **_loss(training),
         num_iterations=num_epochs,
-        num_generations=training.completions_per_prompt,
-        per_device_train_batch_size=training.completions_per_step // passes,
-        gradient_accumulation_steps=training.num_accumulation_steps,
+        num_generations=batches.group_size,
+        per_device_train_batch_size=batches.rows_per_pass,
+        gradient_accumulation_steps=batches.num_passes,
         max_completion_length=agent.max_new_tokens,
         temperature=training.temperature,
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
-        activation_checkpointing=on_gpu,
+        **sampler_arguments(training, agent.max_new_tokens),
+        **_precision(torch.cuda.is_available()),
+        activation_checkpointing=training.gradient_checkpointing,
         deepspeed=str(deepspeed),
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
@@ -92,6 +160,11 @@ def _arguments(
     )
 
 
+def _precision(on_gpu: bool) -> dict[str, Any]:
+    dtype = "bfloat16" if on_gpu else "float32"
+    return {"use_cpu": not on_gpu, "bf16": on_gpu, "model_init_kwargs": {"dtype": dtype}}
+
+
 def _loss(training: TrainingConfig) -> dict[str, Any]:
     if training.algorithm == "ppo":  # a mean over all tokens of the batch; the critic is the baseline
         return {"loss_type": "bnpo", "scale_rewards": "none", "epsilon": training.clip_range}
@@ -101,7 +174,8 @@ def _loss(training: TrainingConfig) -> dict[str, Any]:
     return {"loss_type": training.loss, "scale_rewards": "none" if training.loss == "dr_grpo" else "group"}
 
 
-def _adapters(training: TrainingConfig) -> PeftLoraConfig | None:
+def adapters(training: TrainingConfig) -> PeftLoraConfig | None:
+    """The LoRA adapters to train, or None for all weights."""
     if training.lora is None:
         return None
     return PeftLoraConfig(
@@ -141,6 +215,9 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
     names = {
         "reward": "reward",
         "reward_std": "reward_deviation",
+        "local_reward": "local_reward",
+        "sessions": "sessions",
+        "turns": "turns",
         "frac_reward_zero_std": "zero_variance_groups",
         "kl": "kl",
         "value_loss": "value_loss",
@@ -154,8 +231,8 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
         "parse_failures": "parse_failures",
     }
     named = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
-    operations = {key: value for key, value in logs.items() if key.startswith("operations/")}
-    return {key: round(float(value), 6) for key, value in {**named, **operations}.items()}
+    own = {key: value for key, value in logs.items() if key.split("/")[0] in ("operations", *AGENTS)}
+    return {key: round(float(value), 6) for key, value in {**named, **own}.items()}
 
 
 class WholeCheckpoints(TrainerCallback):

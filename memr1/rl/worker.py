@@ -1,4 +1,4 @@
-"""One training process: `torchrun -m memr1.rl.worker RUN_DIR AGENT`. It talks to the flow only through files and its
+"""One training process: `torchrun -m memr1.rl.worker RUN_DIR PHASE`. It talks to the flow only through files and its
 exit code (memr1.rl.launch starts it).
 """
 
@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-from memr1.config import AgentName, RunConfig, read_resolved_config
+from memr1.config import RunConfig, read_resolved_config
 from memr1.environment import embedding_cache
-from memr1.errors import Memr1Error
+from memr1.errors import Memr1Error, TrainingError
+from memr1.phases import phase_seed, roles_of
 from memr1.records import read_jsonl
 from memr1.rl.checkpoints import newest_whole_checkpoint
 from memr1.run_dir import RunDir
@@ -25,46 +27,75 @@ ERROR_MARK = "memr1-error: "
 
 
 def main() -> None:
-    """Train one agent of one run, resuming from its newest whole checkpoint."""
+    """Train one phase of one run, resuming from its newest whole checkpoint."""
     _end_with_parent()
-    run, agent = RunDir(Path(sys.argv[1])), sys.argv[2]
-    if agent not in ("memory_manager", "answer_agent"):
-        raise SystemExit(f"unknown agent {agent!r}")
-    _join_process_group()
+    run = RunDir(Path(sys.argv[1]))
     try:
-        train(run, read_resolved_config(run.config), agent)  # type: ignore[arg-type]  # narrowed above
+        _join_process_group()
+        train(run, read_resolved_config(run.config), sys.argv[2])
     except Memr1Error as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
     _leave_process_group()
 
 
-def train(run: RunDir, config: RunConfig, agent: AgentName) -> None:
-    """Train, then write the served weights to `run.model(agent)` in one rename."""
-    from memr1.agents.generators import model_location
-    from memr1.rl.trainer import build_trainer
-
-    folder = run.checkpoints(agent)
-    rows, reward = _manager_task(run, config) if agent == "memory_manager" else _answer_task(run, config)
-    trainer = build_trainer(
-        model_location(config.agent(agent).generator, agent),
-        rows,
-        reward,
-        agent=config.agent(agent),
-        schedule=config.agent_training(agent),
-        training=config.training,
-        deepspeed=deepspeed_config(config.training.deepspeed),
-        folder=folder,
-        seed=config.seed,
-    )
+def train(run: RunDir, config: RunConfig, phase: str) -> None:
+    """Train, then write the served weights to `run.model(phase)` in one rename."""
+    folder, start = run.checkpoints(phase), start_location(run, config, phase)
+    trainer = _build_trainer(run, config, phase, start)
     checkpoint = newest_whole_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     partial = folder / "model.partial"
     trainer.save_model(str(partial))
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
-        shutil.rmtree(run.model(agent), ignore_errors=True)
-        os.replace(partial, run.model(agent))
+        whole = partial if config.training.policies.kind == "staged" else _merge(start, partial)
+        shutil.rmtree(run.model(phase), ignore_errors=True)
+        os.replace(whole, run.model(phase))
+
+
+def start_location(run: RunDir, config: RunConfig, phase: str) -> str | Path:
+    """The weights that a phase starts from, a folder or hub id: its policy's newest, or the configured ones.
+
+    A shared policy starts from the Memory Manager's model, which is the Answer Agent's too, except for "tiny".
+    """
+    from memr1.agents.generators import model_location
+
+    first = roles_of(phase)[0]
+    trained = run.models(config, before=phase).get(first)
+    return trained or model_location(config.agent(first).generator, first)
+
+
+def _build_trainer(run: RunDir, config: RunConfig, phase: str, start: str | Path):  # type: ignore[no-untyped-def]
+    from memr1.bank.embedding import build_embedder
+    from memr1.rl.credit.task import load_task
+    from memr1.rl.credit.trainer import build_trajectory_trainer
+    from memr1.rl.trainer import build_trainer
+
+    roles = roles_of(phase)
+    settings: dict[str, Any] = {
+        "agent": max((config.agent(role) for role in roles), key=lambda agent: agent.max_new_tokens),
+        "schedule": config.agent_training(roles[0]),
+        "training": config.training,
+        "deepspeed": deepspeed_config(config.training.deepspeed),
+        "folder": run.checkpoints(phase),
+        "seed": phase_seed(config, phase),
+    }
+    if config.training.credit.kind == "local_global" and roles == ("memory_manager",):
+        embedder = build_embedder(embedding_cache())
+        task = load_task(run, config, embedder, _frozen_answer_agent(run, config, phase), settings["seed"])
+        return build_trajectory_trainer(start, task, **settings)
+    return build_trainer(start, *_task(run, config, phase), **settings)
+
+
+def _frozen_answer_agent(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """The Answer Agent that a Memory Manager is rewarded through: the pair's before the phase."""
+    from memr1.agents.answer_agent import AnswerAgent
+    from memr1.agents.generators import build_generator
+
+    settings, frozen = config.answer_agent, run.models(config, before=phase).get("answer_agent")
+    generator = build_generator(settings.generator, "answer_agent", frozen)
+    return AnswerAgent(generator, settings.prompt, settings.max_new_tokens)
 
 
 def deepspeed_config(name: str) -> Path:
@@ -72,25 +103,43 @@ def deepspeed_config(name: str) -> Path:
     return Path(__file__).parents[2] / "deepspeed_configs" / f"{name}.json"
 
 
-def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-def]
-    from memr1.agents.answer_agent import AnswerAgent
-    from memr1.agents.generators import build_generator
+def _merge(start: str | Path, trained: Path) -> Path:
+    """Whole weights: what another phase starts from, or two roles share, must not hang on a base of its own."""
+    from memr1.agents.generators import is_adapter
+    from memr1.agents.transformers_generator import merge_adapter
+
+    if not is_adapter(trained):
+        return trained
+    merged = trained.with_name("merged.partial")
+    shutil.rmtree(merged, ignore_errors=True)
+    merge_adapter(start, trained, merged)
+    shutil.rmtree(trained)
+    return merged
+
+
+def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """Rows of `id` and `prompt`, and the reward of their completions."""
+    from memr1.rl.shared_policy import share_tasks
+
+    build = {"memory_manager": _manager_task, "answer_agent": _answer_task}
+    tasks = {role: build[role](run, config, phase) for role in roles_of(phase)}
+    return share_tasks(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
+
+
+def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.bank.embedding import build_embedder
-    from memr1.bank.operation import JournalRecord
     from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
+    from memr1.rl.prior_banks import read_prior_banks
     from memr1.rl.rollout import ManagerReward
 
-    examples = list(read_jsonl(run.examples("memory_manager") / "examples.jsonl", ManagerExample))
-    journals: dict[str, list[JournalRecord]] = {}
-    for record in read_jsonl(run.bank / "operations.jsonl", JournalRecord):
-        journals.setdefault(record.scope, []).append(record)
-    settings = config.answer_agent
+    examples = list(read_jsonl(run.examples(phase, "memory_manager") / "examples.jsonl", ManagerExample))
+    journals = read_prior_banks(run, config, phase)
     reward = ManagerReward(
         examples,
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
         {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
-        AnswerAgent(build_generator(settings.generator, "answer_agent"), settings.prompt, settings.max_new_tokens),
+        _frozen_answer_agent(run, config, phase),
         build_embedder(embedding_cache()),
         config.retrieval,
         config.training.reward,
@@ -99,11 +148,11 @@ def _manager_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-de
     return [{"id": item.id, "prompt": item.prompt} for item in examples], reward
 
 
-def _answer_task(run: RunDir, config: RunConfig):  # type: ignore[no-untyped-def]
+def _answer_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.rl.examples import AnswerExample
     from memr1.rl.rollout import AnswerReward
 
-    examples = list(read_jsonl(run.examples("answer_agent") / "examples.jsonl", AnswerExample))
+    examples = list(read_jsonl(run.examples(phase, "answer_agent") / "examples.jsonl", AnswerExample))
     return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(examples, config.training.reward)
 
 
@@ -114,8 +163,22 @@ def _join_process_group() -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
 
+    if torch.cuda.is_available():
+        _take_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count())
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+def _take_gpu(place: int, num_gpus: int) -> None:
+    """One GPU for each process of this machine, for the frozen partner too, which is loaded before the trainer is."""
+    import torch
+
+    if place >= num_gpus:
+        raise TrainingError(
+            f"this machine shows {num_gpus} GPU(s), fewer than its training processes: set training.num_processes to "
+            "the number of GPUs, or hide them with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    torch.cuda.set_device(place)
 
 
 def _leave_process_group() -> None:

@@ -1,6 +1,5 @@
 """Training for real: torchrun, DeepSpeed ZeRO-2 and TRL on the shipped tiny models, a few steps of each."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,45 +10,18 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from memr1.agents.bank_stage import build_training_banks
 from memr1.agents.generators import build_generator
 from memr1.bank.embedding import build_embedder
-from memr1.config import RunConfig, load_config
-from memr1.data.loading import load_dataset
-from memr1.data.stored import write_dataset
-from memr1.data.validation import validate_dataset
+from memr1.config import RunConfig
 from memr1.errors import WorkerFailed
-from memr1.records import write_json
 from memr1.rl.checkpoints import checkpoint_step, newest_whole_checkpoint, read_metrics
 from memr1.rl.launch import launch_training
-from memr1.rl.prepare import write_answer_examples, write_manager_examples
+from memr1.rl.prepare import write_answer_examples
 from memr1.run_dir import RunDir, file_digest
 from memr1.tiny.weights import agent_folder
+from tests.training_runs import prepared_run, ranks_of
 
 pytestmark = pytest.mark.slow
-
-SMALL = (
-    "data.num_train=3",
-    "data.num_validation=1",
-    "data.num_test=1",
-    "bank.kind=in_memory",
-    "training.prompts_per_step=4",
-    "training.completions_per_prompt=4",
-    "training.checkpoint_every=2",
-    "training.memory_manager.num_steps=4",
-    "training.answer_agent.num_steps=2",
-)
-
-
-def prepared_run(root: Path, *overrides: str) -> tuple[RunDir, RunConfig]:
-    """A run whose data, bank and Manager's examples are ready."""
-    run, config = RunDir(root), load_config("quickstart", [*SMALL, *overrides])
-    write_json(run.config, config.model_dump(mode="json"))
-    dataset, _ = validate_dataset(load_dataset(config.data, config.seed), run)
-    write_dataset(run, dataset)
-    build_training_banks(run, config, root / "vectors", lambda *_: None)
-    write_manager_examples(run, config, build_embedder(None))
-    return run, config
 
 
 def train_manager(
@@ -168,20 +140,6 @@ def test_a_failing_worker_is_an_error_with_its_own_words_and_its_log(tmp_path: P
     with pytest.raises(WorkerFailed, match=r"examples\.jsonl:1") as failure:
         train_manager(run, config)
     assert str(run.logs / "train.log") in str(failure.value)
-
-
-def ranks_of(run: RunDir) -> list[int]:
-    """Ids of the live processes that train in this run directory."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"memr1.rl.worker" in words and str(run.root.resolve()).encode() in words:
-                found.append(int(folder.name))
-    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -61,6 +61,15 @@ def test_counts_logs_and_progress_come_back_from_another_process(run: RunDir, ca
     assert "what a library prints" in (run.logs / "latest" / "counts.log").read_text()
 
 
+def repeats(run: RunDir, config: RunConfig, on_progress: OnProgress, word: str) -> Counts:
+    return {word: 1}
+
+
+def test_a_child_is_told_more_than_the_run(run: RunDir) -> None:
+    with open_run(run) as opened:
+        assert in_child(repeats, "repeating", "round_2_memory_manager")(opened) == {"round_2_memory_manager": 1}
+
+
 def test_an_error_keeps_its_class_and_its_words_and_leaves_its_traceback_in_the_log(run: RunDir) -> None:
     with open_run(run) as opened, pytest.raises(DataError, match="row 7 is wrong"):
         in_child(refuses, "reading")(opened)

@@ -1,21 +1,16 @@
 """One whole small run by the command line: killed, repeated, asked, scored on another file."""
 
 import json
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from memr1.run_dir import STAGES, RunDir
-from tests.processes import fresh_environment
+from memr1.run_dir import RunDir
+from tests.processes import memr1, memr1_killed_when
 
 pytestmark = pytest.mark.slow
-MEMR1 = [sys.executable, "-m", "flows.cli"]
-MINUTES_AT_MOST = 12
 TRANSCRIPT = json.dumps(
     {
         "id": "mine",
@@ -43,44 +38,14 @@ class Finished:
     told: subprocess.CompletedProcess[str]
 
 
-def memr1(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*MEMR1, *map(str, words)],
-        cwd=folder,
-        env=fresh_environment(folder / "home"),
-        capture_output=True,
-        text=True,
-        timeout=60 * MINUTES_AT_MOST,
-    )
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, small_profile: Path) -> Finished:
     """Start a run, kill it after stage 2, and repeat the command."""
     folder = tmp_path_factory.mktemp("run")
-    process = subprocess.Popen(
-        [*MEMR1, "run", str(small_profile)],
-        cwd=folder,
-        env=fresh_environment(folder / "home"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    run = wait_for_stage(folder, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    memr1_killed_when(lambda: any(folder.glob("runs/*/2_bank/DONE.json")), folder, "run", small_profile)
+    run = RunDir(next(folder.glob("runs/*")))
     first_seal = run.done_file("validate").stat().st_mtime_ns
     return Finished(folder, run, first_seal, memr1(folder, "run", small_profile))
-
-
-def wait_for_stage(folder: Path, process: subprocess.Popen[str]) -> RunDir:
-    """The run's directory once its second stage is done."""
-    deadline = time.monotonic() + 60 * MINUTES_AT_MOST
-    while time.monotonic() < deadline and process.poll() is None:
-        for done in folder.glob("runs/*/2_bank/DONE.json"):
-            return RunDir(done.parents[1])
-        time.sleep(0.2)
-    process.kill()
-    raise AssertionError(f"stage 2 was never done: {process.communicate()[1]}")
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_does_nothing_twice(finished: Finished) -> None:
@@ -89,7 +54,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_does_nothing_twice(finished: 
     assert finished.run.done_file("validate").stat().st_mtime_ns == finished.first_seal
     assert "[1/6] validate: done before" in finished.told.stderr
     assert [path.name for path in sorted(finished.run.logs.glob("attempt_*"))] == ["attempt_1", "attempt_2"]
-    assert all(finished.run.read_done(stage) is not None for stage in STAGES)
+    assert all(finished.run.read_done(stage) is not None for stage in finished.run.stages)
 
 
 def test_a_run_ends_with_its_table_the_decision_and_the_next_commands(finished: Finished) -> None:

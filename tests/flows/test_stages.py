@@ -10,7 +10,7 @@ from flows.stages import finish_stage
 from flows.work import Counts
 from memr1.config import RunConfig
 from memr1.errors import ConfigError, DataError
-from memr1.run_dir import RunDir, StageName
+from memr1.run_dir import RunDir
 from memr1.run_start import OpenRun, prepare_run
 
 
@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> RunDir:
     return prepare_run(RunConfig(), tmp_path / "run")
 
 
-def writes(stage: StageName, text: str, calls: list[str]) -> Callable[[OpenRun], Counts]:
+def writes(stage: str, text: str, calls: list[str]) -> Callable[[OpenRun], Counts]:
     """Work that leaves one file and one count."""
 
     def work(opened: OpenRun) -> Counts:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from memr1.config import load_config, profile_names
+from memr1.config import AGENTS, RunConfig, load_config, profile_names
 
 ROOT = Path(__file__).parents[2]
 DEEPSPEED_CONFIGS = sorted((ROOT / "deepspeed_configs").glob("*.json"))
@@ -18,6 +18,28 @@ SUITES = sorted((ROOT / "expectations").glob("*.json"))
 @pytest.mark.parametrize("profile", profile_names())
 def test_every_profile_parses(profile: str) -> None:
     assert load_config(profile).profile == profile
+
+
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_profile_trains_by_either_algorithm_and_resolves_to_itself(profile: str, algorithm: str) -> None:
+    config = load_config(profile, [f"training.algorithm={algorithm}"])
+    assert config.training.algorithm == algorithm
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("profile", ["qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "llama-3.1-8b"])
+def test_the_papers_profiles_say_what_the_paper_says(profile: str) -> None:
+    training = load_config(profile).training
+    assert (training.prompts_per_step, training.temperature, training.schedule) == (128, 1.0, "constant")
+    assert training.num_processes == (8 if profile == "qwen2.5-14b" else 4)
+    assert training.max_prompt_tokens == 4096
+    for agent in AGENTS:
+        config = load_config(profile)
+        assert config.agent(agent).max_new_tokens == 2048 and config.agent(agent).prompt == "paper"
+        assert config.agent_training(agent).learning_rate == 1e-6
+    critic = load_config(profile, ["training.algorithm=ppo"]).training
+    assert critic.algorithm == "ppo" and critic.critic_learning_rate == 1e-5
 
 
 @pytest.mark.parametrize("path", DEEPSPEED_CONFIGS, ids=lambda path: path.stem)

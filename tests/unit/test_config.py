@@ -39,11 +39,34 @@ def test_naming_the_variant_that_is_chosen_already_drops_nothing() -> None:
         ("training.lora.rank=0", r"training.lora.rank: .*greater than or equal to 1 \(got 0\)"),
         ("seed.x=1", "seed: Input should be a valid integer"),
         ("storage.uri=http://x", "storage.uri: "),
+        ("training.credit.num_rereads=4", "unknown option 'training.credit.num_rereads'"),
     ],
 )
 def test_a_wrong_option_is_named_as_it_was_written(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"quickstart: {message}"):
         load_config("quickstart", [override])
+
+
+def test_credit_by_trajectories_is_configured_stage_by_stage() -> None:
+    options = ["training.credit.curriculum=[[2, 5], [8, 1]]", "training.credit.kind=local_global"]
+    training = load_config("quickstart", options).training
+    assert training.credit.kind == "local_global"
+    assert [(stage.num_sessions, stage.num_steps) for stage in training.credit.curriculum] == [(2, 5), (8, 1)]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.algorithm=ppo", 'training.credit: .*PPO has a critic instead: set training.algorithm = "grpo"'),
+        ("training.loss=dapo", 'training.*loss = "dapo" token by token: set loss to grpo or dr_grpo or gspo'),
+        ("training.credit.curriculum=[[0, 5]]", "training.credit.curriculum.0.0: .*greater than 0"),
+        ("training.credit.curriculum=[]", "training.credit.curriculum: .*at least 1 item"),
+        ("training.credit.num_trajectories=1", "training.credit.num_trajectories: .*greater than or equal to 2"),
+    ],
+)
+def test_credit_by_trajectories_refuses_what_it_cannot_be_combined_with(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("quickstart", ["training.credit.kind=local_global", override])
 
 
 def test_a_toml_file_is_named_after_itself_and_its_errors_after_the_file(tmp_path: Path) -> None:

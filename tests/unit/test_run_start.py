@@ -10,14 +10,14 @@ import pytest
 
 from memr1.config import RunConfig
 from memr1.errors import ConfigError
-from memr1.run_dir import STAGES, RunDir
+from memr1.run_dir import RunDir
 from memr1.run_start import differing_options, names_hub_model, open_run, prepare_run, resolve_config, start_run
 
 CONFIG = RunConfig(profile="mine")
 
 
 def finish(run: RunDir) -> None:
-    for stage in STAGES:
+    for stage in run.stages:
         run.done_file(stage).parent.mkdir(parents=True, exist_ok=True)
         run.write_done(stage, {}, 0.0)
 

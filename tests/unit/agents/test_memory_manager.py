@@ -6,7 +6,8 @@ from tests.builders import NOON, entry
 
 def request(*texts: str) -> ManagerRequest:
     memories = tuple(entry(str(20 + number), text) for number, text in enumerate(texts))
-    return ManagerRequest(speaker="Ann", time=NOON, turn_id="D1:2", facts=("Ann: I moved to Rome.",), memories=memories)
+    facts = ("Ann: I moved to Rome.",)
+    return ManagerRequest(scope="c1", speaker="Ann", time=NOON, turn_id="D1:2", facts=facts, memories=memories)
 
 
 def test_each_request_gets_the_decision_about_its_own_memories() -> None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def of_models(folder: Path) -> RunConfig:
 
 
 def outputs(pair: AgentPair) -> tuple[str, str]:
-    request = ManagerRequest(speaker="Ann", time=NOON, turn_id="t", facts=("Ann: hi",), memories=MEMORIES)
+    request = ManagerRequest(scope="c1", speaker="Ann", time=NOON, turn_id="t", facts=("Ann: hi",), memories=MEMORIES)
     asked = AnswerRequest(question_id="q", question="Where?", memories=MEMORIES)
     return pair.manager.decide([request])[0].completion, pair.answer_agent.answer([asked])[0].completion
 
@@ -111,3 +112,28 @@ def test_a_pair_of_another_embedding_model_is_refused(tmp_path: Path) -> None:
     write_pair(tmp_path / "pair", settings, {})
     with pytest.raises(AgentError, match="embeddings of 'other'"):
         load_pair(tmp_path / "pair")
+
+
+def test_weights_that_play_both_roles_are_stored_and_loaded_once(models: dict[str, Path], tmp_path: Path) -> None:
+    config = of_models(models["base"])
+    config = RunConfig.model_validate({**config.model_dump(), "training": {"policies": {"kind": "shared"}}})
+    trained = {"memory_manager": models["answer_agent"], "answer_agent": models["answer_agent"]}
+    built = outputs(build_pair(config, trained))  # type: ignore[arg-type]
+    write_pair(tmp_path / "pair", pair_settings(config), trained)  # type: ignore[arg-type]
+    assert [path.parent.name for path in (tmp_path / "pair").rglob("*.safetensors")] == ["shared"]
+    pair = load_pair(tmp_path / "pair")
+    assert outputs(pair) == built
+    assert pair.manager._generator is pair.answer_agent._generator  # type: ignore[attr-defined]
+
+
+def test_a_pair_written_before_weights_could_be_shared_is_still_read(models: dict[str, Path], tmp_path: Path) -> None:
+    config = of_models(models["base"])
+    write_pair(
+        tmp_path / "pair", pair_settings(config), {name: models[name] for name in ("memory_manager", "answer_agent")}
+    )  # type: ignore[arg-type]
+    path = tmp_path / "pair" / "pair.json"
+    settings = json.loads(path.read_text())
+    del settings["shares_weights"]
+    path.write_text(json.dumps(settings))
+    assert not read_settings(tmp_path / "pair").shares_weights
+    assert outputs(load_pair(tmp_path / "pair"))

@@ -189,6 +189,6 @@ def test_a_conversation_that_is_not_there_is_named(pair: Pair, two_towns: Datase
 
 def test_the_baseline_adds_every_fact_and_nothing_else() -> None:
     facts = ("I live in Rome", "I like it")
-    request = ManagerRequest(speaker="Ann", time=NOON, turn_id="D1:1", facts=facts, memories=())
+    request = ManagerRequest(scope="c1", speaker="Ann", time=NOON, turn_id="D1:1", facts=facts, memories=())
     decision = AlwaysAddManager().decide([request])[0]
     assert [(item.kind, item.text) for item in decision.operations] == [("ADD", facts[0]), ("ADD", facts[1])]

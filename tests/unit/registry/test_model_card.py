@@ -48,3 +48,8 @@ def test_the_card_tells_data_figures_and_training() -> None:
     assert "GRPO, 12 steps, reward exact_match, LoRA of rank 8" in text
     assert 'load_model("models:/memr1@champion")' in text
     assert '{"conversation": [conversation_json]' in text
+
+
+def test_the_card_tells_how_the_agents_were_trained_together() -> None:
+    assert "GRPO, 3 rounds of 30 steps" in card(training={"policies": {"kind": "alternating", "num_rounds": 3}})
+    assert "GRPO, 9 steps as one policy" in card(training={"policies": {"kind": "shared", "num_steps": 9}})

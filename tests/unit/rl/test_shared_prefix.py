@@ -1,5 +1,6 @@
 """Sharing a prompt among its completions changes the cost of a step and nothing else."""
 
+import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
@@ -59,13 +60,62 @@ def test_shared_prompts_run_fewer_tokens_through_the_model() -> None:
     assert seen == [3 * (PROMPT_TOKENS - 1), 12 * (COMPLETION_TOKENS + 1)]
 
 
-def test_gradient_checkpointing_falls_back_to_the_stock_path() -> None:
+def test_gradient_checkpointing_keeps_prompts_shared_and_changes_no_gradient() -> None:
+    model = tiny_model().train()
+    stock_values, stock_gradients = log_probs_and_gradients(model)
+    share_prompts(model)
+    model.activation_checkpointing_enable()
+    seen: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0] * args[0].shape[1]))
+    values, gradients = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
+    assert seen[:2] == [3 * (PROMPT_TOKENS - 1), 12 * (COMPLETION_TOKENS + 1)]
+    assert torch.allclose(values, stock_values, rtol=1e-4, atol=1e-3)
+    assert (gradients - stock_gradients).norm() / stock_gradients.norm() < 1e-5
+
+
+def test_gradient_checkpointing_keeps_fewer_activations_of_shared_prompts() -> None:
+    kept = {}
+    for checkpointing in (False, True):
+        model = tiny_model().train()
+        share_prompts(model)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        sizes: dict[int, int] = {}
+        input_ids, mask = rollout_batch()
+
+        def keep(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(
+                input_ids=input_ids,
+                attention_mask=mask,
+                labels=input_ids,
+                fused_lm_head=True,
+                shared_prompt_tokens=PROMPT_TOKENS,
+            )
+        kept[checkpointing] = sum(sizes.values())
+    assert kept[True] < kept[False] / 2
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_reentrant_checkpointing_takes_the_stock_path_in_training(mode: str) -> None:
     model = tiny_model()
     stock_values, _ = log_probs_and_gradients(model)
     share_prompts(model)
-    model.gradient_checkpointing_enable()
-    model.train()
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    model.train(mode == "train")
     seen: list[int] = []
     model.model.layers[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[0]))
     values, _ = log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
-    assert seen[0] == 12 and torch.allclose(values, stock_values, rtol=1e-4, atol=1e-3)
+    assert seen[0] == (12 if mode == "train" else 3)
+    assert torch.allclose(values, stock_values, rtol=1e-4, atol=1e-3)
+
+
+def test_sharing_leaves_no_trace_on_checkpointed_layers() -> None:
+    model = tiny_model().train()
+    share_prompts(model)
+    model.activation_checkpointing_enable()
+    log_probs_and_gradients(model, shared_prompt_tokens=PROMPT_TOKENS)
+    assert all("_can_checkpoint_with_cache" not in vars(layer) for layer in model.model.layers)
