@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, Tag, field_validator, model_validator
 
+from memr1.model_options import EndpointModel
 from memr1.records import Record, kind_unless_given
 
 PER_TURN_LOSSES = ("grpo", "dr_grpo", "gspo")  # those that average over completions, not over all tokens of a batch
+RewardName = Literal["exact_match", "token_f1", "judge"]
 
 
 class LoraConfig(Record):
@@ -128,10 +130,29 @@ RolloutConfig = Annotated[
 ]
 
 
+class ExtraRewards(Record):
+    """Weights of what is added to the score of the answers (memr1.rl.reward); 0 leaves a reward out."""
+
+    format: float = Field(0.0, ge=0, description="Output that can be read: 1, else 0.")
+    memory_size: float = Field(
+        0.0, ge=0, description="Words that take the bank over 0.7 of what was read: down to -1 (Manager; Memory-R2)."
+    )
+    evidence_kept: float = Field(
+        0.0, ge=0, description="Share of the questions' evidence turns that the bank still rests on (Manager)."
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that count."""
+        return tuple(name for name, weight in self if weight > 0)
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
-    reward: Literal["exact_match", "token_f1"] = Field("exact_match", description="How an answer is scored.")
+    reward: RewardName = Field("exact_match", description="How an answer is scored.")
+    judge: EndpointModel | None = Field(None, description="The model that judges answers when the reward is judge.")
+    extra_rewards: ExtraRewards = ExtraRewards()
     prompts_per_step: int = Field(32, ge=1, description="Different training examples in one optimiser step.")
     completions_per_prompt: int = Field(8, ge=2, description="Size of a rollout group.")
     micro_batch: int = Field(128, ge=1, description="Completions per process in one forward and backward pass.")
@@ -199,6 +220,14 @@ class TrainingOptions(Record):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_its_judge(self) -> "TrainingOptions":
+        if self.reward == "judge" and self.judge is None:
+            raise ValueError('reward = "judge" needs one: set training.judge.kind=endpoint and training.judge.model')
+        if self.reward != "judge" and self.judge is not None:
+            raise ValueError(f'reward = "{self.reward}" asks no judge: set training.reward=judge, or name no judge')
+        return self
+
 
 class GrpoTraining(TrainingOptions):
     """Group Relative Policy Optimization (TRL) under DeepSpeed: completions of one prompt are each other's baseline."""
@@ -207,6 +236,9 @@ class GrpoTraining(TrainingOptions):
     credit: CreditConfig = StepCredit()
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
+    )
+    skip_zero_variance: bool = Field(
+        False, description="Leave groups of equal rewards out of the loss, their KL penalty too (always when it is 0)."
     )
 
     @model_validator(mode="after")
@@ -221,6 +253,15 @@ class GrpoTraining(TrainingOptions):
             raise ValueError(
                 'credit.kind = "local_global" lets a Memory Manager read whole sessions, policies.kind = "shared" '
                 "mixes its turns with questions: choose one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rewards_single_turns(self) -> "GrpoTraining":
+        if self.credit.kind == "local_global" and self.extra_rewards.names:
+            names = ", ".join(self.extra_rewards.names)
+            raise ValueError(
+                f'credit.kind = "local_global" scores whole sessions, extra_rewards ({names}) single turns: choose one'
             )
         return self
 

@@ -26,6 +26,7 @@ class SharedPromptGrpo(GRPOTrainer):
     def __init__(self, *args: Any, decode_batch: int = 512, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._decode_batch = decode_batch
+        self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
         for model in (self.model, self.ref_model):
             if model is not None:
                 share_prompts(self.causal_model(model))
@@ -34,6 +35,11 @@ class SharedPromptGrpo(GRPOTrainer):
         """The language model inside what accelerate and PEFT wrap around it."""
         plain = self.accelerator.unwrap_model(model)
         return plain.get_base_model() if isinstance(plain, PeftModel) else plain
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
+        self._rewards = rewards[:, 0]  # of one reward function, which has weighed and added everything already
+        return rewards
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
         """Completions (their end token included) and no log-probabilities: those are computed in the loss."""

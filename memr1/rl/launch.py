@@ -3,6 +3,7 @@
 Left out: training itself (memr1.rl.worker). This module imports no torch: the flow stays light.
 """
 
+import math
 import subprocess
 import time
 from collections.abc import Callable
@@ -99,12 +100,13 @@ def _explain(phase: str, outcome: str, log_path: Path) -> str:
 
 
 def _summary(phase: str, folder: Path, seconds: float) -> TrainingSummary:
-    rewards = [step["reward"] for step in read_metrics(folder / "metrics.jsonl")]
+    steps = read_metrics(folder / "metrics.jsonl")
+    rewards = [step["reward"] for step in steps if not math.isnan(step["reward"])]
     tenth = max(1, len(rewards) // 10)
     left_out = folder / LIST_NAME
     return TrainingSummary(
         phase=phase,
-        num_steps=len(rewards),
+        num_steps=len(steps),
         first_reward=sum(rewards[:tenth]) / tenth if rewards else 0.0,
         last_reward=sum(rewards[-tenth:]) / tenth if rewards else 0.0,
         num_left_out=len(left_out.read_text(encoding="utf-8").splitlines()) if left_out.exists() else 0,

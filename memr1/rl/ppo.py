@@ -29,7 +29,6 @@ class PpoTrainer(SharedPromptGrpo):
         self._ppo = ppo
         self._head = add_value_head(self.causal_model(self.model))
         self._values = torch.empty(0)  # of the last forward pass of the policy: shape (rows, completion tokens)
-        self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
         if self.use_vllm:
             sampler: Any = self.vllm_generation
             sampler._iter_named_params = without_head(sampler._iter_named_params)
@@ -50,11 +49,6 @@ class PpoTrainer(SharedPromptGrpo):
     def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:
         if self._head.collected:  # the starting policy has no head
             self._values = torch.cat(self._head.collected)[row_of, -num_tokens - 1 : -1]
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._rewards = rewards[:, 0]
-        return rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's batch, with advantages, returns and values for every token instead of one advantage per completion."""

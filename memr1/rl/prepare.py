@@ -114,6 +114,11 @@ def questions_of(dataset: Dataset, conversation: Conversation) -> list[Question]
     return [question for question in dataset.questions if question.conversation_id == conversation.id]
 
 
+def count_words(turn: Turn) -> int:
+    """Words of a turn, its picture's caption included."""
+    return len(f"{turn.text} {turn.image_caption or ''}".split())
+
+
 class _TurnReader:
     """Goes through a conversation as stage 2 did, and makes an example of every turn that its journal holds."""
 
@@ -138,11 +143,15 @@ class _TurnReader:
         queries = ["\n".join(fact.text for fact in facts) for facts in found]
         self._embedder.embed(queries)  # remembered: one batch instead of one call each
         earlier: set[str] = set()
+        words_read = 0
         for (session, turn), facts in zip(spoken, found, strict=True):
-            yield self._example(session, turn, [fact.text for fact in facts], earlier)
+            words_read += count_words(turn)
+            yield self._example(session, turn, [fact.text for fact in facts], earlier, words_read)
             earlier.add(turn.id)
 
-    def _example(self, session: Session, turn: Turn, facts: list[str], earlier: set[str]) -> ManagerExample:
+    def _example(
+        self, session: Session, turn: Turn, facts: list[str], earlier: set[str], words_read: int
+    ) -> ManagerExample:
         scope, sequence = self._conversation.id, self._before[turn.id]
         bank = InMemoryBank(scope, self._embedder, entries=bank_at(self._journal, scope, sequence))
         limit = self._config.retrieval.entries_per_turn
@@ -153,6 +162,8 @@ class _TurnReader:
             scope=scope,
             source=Source(turn_id=turn.id, speaker=turn.speaker, time=session.time, policy="rollout"),
             bank_sequence=sequence,
+            turn_words=count_words(turn),
+            words_read=words_read,
             shown=tuple(entry.id for entry in shown),
             questions=tuple(self._linked.get(turn.id, ())),
             retention=retention_questions(self._linked, earlier, shown),
@@ -167,6 +178,7 @@ def _answer_example(
     return AnswerExample(
         id=question.id,
         prompt=render_answer_prompt(config.answer_agent.prompt, memories, question.text),
+        question=question.text,
         answer=question.answer,
         category=question.category,
         memories=tuple(entry.id for entry in memories),

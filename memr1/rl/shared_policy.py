@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from memr1.config import AgentName
-from memr1.rl.rollout import AnswerReward, Completion, LogMetric, ManagerReward
+from memr1.rl.reward import LogMetric
+from memr1.rl.rollout import AnswerReward, Completion, ManagerReward
 
 Row = dict[str, str]
 Reward = ManagerReward | AnswerReward
@@ -48,7 +49,8 @@ class SharedReward:
 
 
 def _log_of_role(log_metric: LogMetric, role: AgentName, num_completions: int, name: str, value: float) -> None:
-    """A role's share of a step differs from rank to rank: a value counts as often as it has completions behind it."""
+    """A role's share of a step differs from rank to rank: a value counts as often as it has completions behind it
+    (that of a single completion, `reward/…`, once)."""
     names = [f"{role}/{name}", name] if name == "parse_failures" else [f"{role}/{name}"]
-    for told in names * num_completions:
+    for told in names if name.startswith("reward/") else names * num_completions:
         log_metric(told, value)

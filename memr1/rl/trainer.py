@@ -1,6 +1,7 @@
 """A trainer for one agent: memr1's settings put into TRL's words, and what it leaves on disk at every step."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -25,8 +26,10 @@ from memr1.rl.ppo import PpoTrainer
 from memr1.rl.rollout import AnswerReward, ManagerReward
 from memr1.rl.sampling import sampler_arguments
 from memr1.rl.shared_policy import SharedReward
+from memr1.rl.zero_variance import VariedGrpo
 from memr1.training_options import AgentTraining, InProcessRollout, TrainingConfig
 
+COLUMN_GROUPS = tuple(f"{group}/" for group in ("operations", "reward", "judge", *AGENTS))
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
 
 
@@ -63,8 +66,7 @@ def build_trainer(
     batches = Batches(
         training.completions_per_prompt, training.completions_per_step // passes, training.num_accumulation_steps
     )
-    kind = partial(PpoTrainer, ppo=training) if training.algorithm == "ppo" else SharedPromptGrpo
-    return kind(
+    return _algorithm(training, schedule)(
         decode_batch=decode_batch(training),
         model=str(model),
         reward_funcs=refuse_nan(reward),
@@ -74,6 +76,13 @@ def build_trainer(
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
+
+
+def _algorithm(training: TrainingConfig, schedule: AgentTraining) -> Callable[..., GRPOTrainer]:
+    if training.algorithm == "ppo":
+        return partial(PpoTrainer, ppo=training)
+    # Without a KL penalty a group without variance adds exactly nothing to the loss.
+    return VariedGrpo if training.skip_zero_variance or schedule.kl_coefficient == 0 else SharedPromptGrpo
 
 
 def _choose_examples(
@@ -211,7 +220,7 @@ class StepLog(TrainerCallback):
 
 
 def step_metrics(logs: dict[str, float]) -> dict[str, float]:
-    """TRL's log line in memr1's words."""
+    """TRL's log line in memr1's words; the reward of a step in which nothing could be asked or judged is nan."""
     names = {
         "reward": "reward",
         "reward_std": "reward_deviation",
@@ -231,7 +240,9 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
         "parse_failures": "parse_failures",
     }
     named = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
-    own = {key: value for key, value in logs.items() if key.split("/")[0] in ("operations", *AGENTS)}
+    if "reward" in logs and logs["reward"] is None:
+        named["reward"] = math.nan
+    own = {key: value for key, value in logs.items() if key.startswith(COLUMN_GROUPS) and value is not None}
     return {key: round(float(value), 6) for key, value in {**named, **own}.items()}
 
 

@@ -130,6 +130,7 @@ def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[n
     from memr1.bank.embedding import build_embedder
     from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
+    from memr1.rl.judged_answers import build_score
     from memr1.rl.prior_banks import read_prior_banks
     from memr1.rl.rollout import ManagerReward
 
@@ -142,7 +143,8 @@ def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[n
         _frozen_answer_agent(run, config, phase),
         build_embedder(embedding_cache()),
         config.retrieval,
-        config.training.reward,
+        build_score(config.training),
+        config.training.extra_rewards,
         config.training.retention_questions,
     )
     return [{"id": item.id, "prompt": item.prompt} for item in examples], reward
@@ -150,10 +152,12 @@ def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[n
 
 def _answer_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.rl.examples import AnswerExample
+    from memr1.rl.judged_answers import build_score
     from memr1.rl.rollout import AnswerReward
 
     examples = list(read_jsonl(run.examples(phase, "answer_agent") / "examples.jsonl", AnswerExample))
-    return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(examples, config.training.reward)
+    reward = AnswerReward(examples, build_score(config.training), config.training.extra_rewards)
+    return [{"id": item.id, "prompt": item.prompt} for item in examples], reward
 
 
 def _join_process_group() -> None:

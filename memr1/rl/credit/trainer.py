@@ -48,7 +48,7 @@ class TrajectoryGrpo(SharedPromptGrpo):
         plan = self._task.plan(self.state.global_step)
         with self.whole_model() as model:
             rollouts = self._task.roll_out(plan, partial(self._sample, model), rank, num_ranks)
-        scored: list[list[ScoredRollout]] = gather_object([self._task.score(plan, rollouts)])
+        scored: list[list[ScoredRollout]] = gather_object([self._task.score(plan, rollouts, self._tell)])
         everyone = [item for ranked in scored for item in ranked]
         self._report(everyone)
         first = sum(map(len, scored[:rank]))
@@ -120,6 +120,9 @@ class TrajectoryGrpo(SharedPromptGrpo):
         """TRL's mean over rows, made one over those that are turns."""
         loss: torch.Tensor = super()._compute_loss(model, inputs) * inputs["rows_per_turn"]  # type: ignore[no-untyped-call]
         return loss
+
+    def _tell(self, name: str, value: float) -> None:
+        self._metrics["train"][name].append(value)
 
     def _report(self, everyone: list[ScoredRollout]) -> None:
         sessions = sessions_at(self._task.credit.curriculum, self.state.global_step)
