@@ -242,36 +242,27 @@ class GrpoTraining(TrainingOptions):
     )
 
     @model_validator(mode="after")
-    def _samples_trajectories_itself(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.rollout.kind != "in_process":
-            raise ValueError(f'credit.kind = "local_global" reads turn by turn, without {self.rollout.kind}')
-        return self
-
-    @model_validator(mode="after")
-    def _reads_as_one_agent(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.policies.kind == "shared":
-            raise ValueError(
-                'credit.kind = "local_global" lets a Memory Manager read whole sessions, policies.kind = "shared" '
-                "mixes its turns with questions: choose one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rewards_single_turns(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.extra_rewards.names:
-            names = ", ".join(self.extra_rewards.names)
-            raise ValueError(
-                f'credit.kind = "local_global" scores whole sessions, extra_rewards ({names}) single turns: choose one'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weighs_turns(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.loss not in PER_TURN_LOSSES:
-            raise ValueError(
-                f'credit.kind = "local_global" averages turn by turn, loss = "{self.loss}" token by token: '
-                f"set loss to {' or '.join(PER_TURN_LOSSES)}"
-            )
+    def _credit_fits(self) -> "GrpoTraining":
+        """Raises ValueError for what trajectories cannot be combined with."""
+        if self.credit.kind == "step":
+            return self
+        extras = ", ".join(self.extra_rewards.names)
+        clashes = {
+            f'averages turn by turn, loss = "{self.loss}" token by token: set loss to {" or ".join(PER_TURN_LOSSES)}':
+                self.loss not in PER_TURN_LOSSES,
+            f'samples turn after turn in the training processes, not by rollout.kind = "{self.rollout.kind}": '
+            'set rollout.kind = "in_process"':
+                self.rollout.kind != "in_process",
+            'lets a Memory Manager read whole sessions, policies.kind = "shared" mixes its turns with questions: '
+            "choose one of the two":
+                self.policies.kind == "shared",
+            f"scores whole sessions, extra_rewards ({extras}) single turns: choose one": bool(extras),
+            "keeps the KL penalty of groups without variance: set skip_zero_variance = false":
+                self.skip_zero_variance,
+        }  # fmt: skip
+        for clash, is_so in clashes.items():
+            if is_so:
+                raise ValueError(f'credit.kind = "local_global" {clash}')
         return self
 
 

@@ -66,6 +66,11 @@ def test_credit_by_trajectories_is_configured_stage_by_stage() -> None:
     [
         ("training.algorithm=ppo", 'training.credit: .*PPO has a critic instead: set training.algorithm = "grpo"'),
         ("training.loss=dapo", 'training.*loss = "dapo" token by token: set loss to grpo or dr_grpo or gspo'),
+        (
+            "training.rollout.kind=vllm_colocate",
+            'training.*not by rollout.kind = "vllm_colocate": set rollout.kind',
+        ),
+        ("training.skip_zero_variance=true", "training.*keeps the KL penalty of groups without variance"),
         ("training.credit.curriculum=[[0, 5]]", "training.credit.curriculum.0.0: .*greater than 0"),
         ("training.credit.curriculum=[]", "training.credit.curriculum: .*at least 1 item"),
         ("training.credit.num_trajectories=1", "training.credit.num_trajectories: .*greater than or equal to 2"),
