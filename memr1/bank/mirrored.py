@@ -32,7 +32,7 @@ class Mirror(Protocol):
     digests: Mapping[Key, str]  # `entry_digest` of every row, as the mirror was found when it was opened
 
     def vectors(self, scope: str) -> Mapping[str, Vectors]:
-        """Text → vector, for the rows of a scope that were there at opening. A mirror that cannot be read gives none."""
+        """Text → vector, for the rows of a scope that were there at opening; none when they cannot be read."""
         ...
 
     def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
@@ -87,7 +87,7 @@ class MirroredStore:
 
     @contextmanager
     def group_commits(self) -> Iterator[None]:
-        """One disk sync of the journal, and at most one write of the mirror, for everything applied inside the block."""
+        """One disk sync of the journal and at most one write of the mirror for everything applied inside the block."""
         outer, self._in_group = self._in_group, True
         try:
             with self._memory.group_commits():
@@ -105,7 +105,7 @@ class MirroredStore:
             self._write_patiently()
 
     def prepare_change(self) -> None:
-        """No change is taken while the mirror cannot follow the last one. Raises BankError; nothing has changed then."""
+        """Refuse a change while the mirror cannot follow the last one. Raises BankError; nothing has changed then."""
         if self._fell_behind and not self._closed:
             self._mirror.wait()
             self._write()
