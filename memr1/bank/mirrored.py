@@ -102,13 +102,12 @@ class MirroredStore:
             return
         self._closed = True
         with closing(self._memory), closing(self._mirror):
-            self._write_patiently()
+            self._catch_up()
 
     def prepare_change(self) -> None:
         """Refuse a change while the mirror cannot follow the last one. Raises BankError; nothing has changed then."""
         if self._fell_behind and not self._closed:
-            self._mirror.wait()
-            self._write()
+            self._catch_up()
 
     def follow(self, records: Iterable[JournalRecord]) -> None:
         """Remember which rows the records made stale, and write them once there are enough."""
@@ -128,12 +127,14 @@ class MirroredStore:
             log.warning("%s. The journal has everything; the next change waits until this is written", error)
             self._fell_behind = True
 
-    def _write_patiently(self) -> None:
-        try:
-            self._write()
-        except BankUnavailable:
-            self._mirror.wait()
-            self._write()
+    def _catch_up(self) -> None:
+        if not self._fell_behind:
+            try:
+                return self._write()
+            except BankUnavailable:
+                self._fell_behind = True
+        self._mirror.wait()
+        return self._write()
 
     def _write(self) -> None:
         """Bring the mirror up to the journal. Raises BankError; the journal then still has everything."""

@@ -50,6 +50,10 @@ def read_address(environ: Mapping[str, str]) -> WeaviateAddress | None:
     http = _parse(URL, url, None)
     grpc_url = environ.get(GRPC_URL, "").strip()
     grpc = _parse(GRPC_URL, grpc_url, GRPC_PORT) if grpc_url else Endpoint(http.host, GRPC_PORT, http.secure)
+    if (http.host, http.port) == (grpc.host, grpc.port):
+        raise ConfigError(
+            f"${URL} and ${GRPC_URL} are both {http}: a server has two ports, set ${GRPC_URL} to the other"
+        )
     return WeaviateAddress(http, grpc, environ.get(API_KEY, "").strip())
 
 
