@@ -88,9 +88,7 @@ def test_a_server_killed_in_a_build_and_back_after_twenty_seconds_is_waited_for(
         with closing(WeaviateStore(tmp_path / "bank", HashEmbedder(), PATIENT, server.address)) as store:
             build(store, kill_once)
         assert time.monotonic() - killed[0] >= 20
-        assert_undisturbed(
-            tmp_path / "bank", lambda folder: WeaviateStore(folder, HashEmbedder(), patient, server.address)
-        )
+        assert_undisturbed(tmp_path / "bank", server.address)
 
 
 def test_a_server_that_stays_away_ends_the_build_and_the_repeated_one_goes_on(tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_an_address_that_is_none_is_named(url: str) -> None:
 
 def test_one_port_for_both_protocols_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"two ports.*\$WEAVIATE_GRPC_URL"):
-        read_address({"WEAVIATE_URL": "https://a.example", "WEAVIATE_GRPC_URL": "https://a.example"})
+        read_address({"WEAVIATE_URL": "https://a.example", "WEAVIATE_GRPC_URL": "https://a.example:443"})
 
 
 def test_an_embedded_server_that_cannot_be_downloaded_says_what_to_do(tmp_path: Path) -> None:
