@@ -51,8 +51,8 @@ class WeaviateProcess:
 
     def __init__(self, binary: Path, folder: Path) -> None:
         self._binary, self._folder = binary, folder
-        http, grpc, self._raft, self._raft_rpc, self._profiling = (free_port() for _ in range(5))
-        self._gossip = free_port_before_a_free_one()
+        http, grpc, self._profiling = (free_port() for _ in range(3))
+        self._gossip, self._raft = (free_port_before_a_free_one() for _ in range(2))
         self.address = WeaviateAddress(Endpoint("127.0.0.1", http, False), Endpoint("127.0.0.1", grpc, False))
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class WeaviateProcess:
             "CLUSTER_GOSSIP_BIND_PORT": self._gossip,
             "CLUSTER_DATA_BIND_PORT": self._gossip + 1,
             "RAFT_PORT": self._raft,
-            "RAFT_INTERNAL_RPC_PORT": self._raft_rpc,
+            "RAFT_INTERNAL_RPC_PORT": self._raft + 1,
             "PROFILING_PORT": self._profiling,
         }
         environ = {
@@ -109,7 +109,7 @@ def free_port() -> int:
 
 
 def free_port_before_a_free_one() -> int:
-    """The server wants its data port to be the one behind its gossip port."""
+    """On one machine a server wants its data port right behind the gossip port, and its RPC port behind Raft's."""
     while True:
         port = free_port()
         try:

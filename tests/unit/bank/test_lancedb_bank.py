@@ -3,7 +3,7 @@
 import logging
 import subprocess
 import sys
-import time  # for the killed process, which imports everything from here
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.lancedb_bank import TABLE_NAME, LanceStore
 from tests.bank_histories import CountingEmbedder, apply_steps, assert_same_banks
+
+ROOT = Path(__file__).parents[3]  # where `tests` can be imported from
 
 
 def assert_undisturbed(folder: Path, num_steps: int) -> None:
@@ -109,15 +111,17 @@ def continue_and_compare(folder: Path, acknowledged: int) -> None:
 def apply_until_killed(folder: Path, rows_per_write: int, num_acknowledged: int) -> int:
     """Kill (SIGKILL) a process that applies steps without end, once it has reported so many; return that number."""
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_lancedb_bank import *\n"
+        "import time; from pathlib import Path\n"
+        "from memr1.bank.embedding import HashEmbedder\n"
+        "from memr1.bank.lancedb_bank import LanceStore\n"
+        "from tests.bank_histories import apply_step\n"
         f"store = LanceStore(Path({str(folder)!r}), HashEmbedder(), rows_per_write={rows_per_write})\n"
         "for step in range(10_000):\n"
         "    apply_step(store, step)\n"
         "    print(step, flush=True)\n"
         "    time.sleep(0.002)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for _ in range(num_acknowledged):
             assert process.stdout.readline(), "the process ended by itself"

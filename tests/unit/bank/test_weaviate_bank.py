@@ -22,6 +22,7 @@ from memr1.errors import BankError, BankUnavailable, ConfigError
 from tests.bank_histories import SCOPES, CountingEmbedder, apply_step, apply_steps, assert_same_banks
 from tests.weaviate_double import WeaviateDouble, running_double
 
+ROOT = Path(__file__).parents[3]  # where `tests` can be imported from
 PATIENT = WeaviateBank(kind="weaviate", timeout_seconds=20, wait_seconds=60)
 RESTLESS = WeaviateBank(kind="weaviate", timeout_seconds=4, wait_seconds=60)
 HASTY = WeaviateBank(kind="weaviate", timeout_seconds=2, wait_seconds=1)
@@ -319,7 +320,7 @@ def test_a_killed_build_goes_on_as_if_nothing_had_happened(tmp_path: Path, doubl
         "    apply_step(store, step)\n"
         "    print(step, flush=True)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for _ in range(15):
             assert process.stdout.readline(), "the process ended by itself"
