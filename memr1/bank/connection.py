@@ -49,7 +49,8 @@ class Connection(Generic[Client]):
         wait_seconds: float,
     ) -> None:
         """`connect` makes a client; what of `failures` it or a call raises becomes the error that `explain` gives."""
-        self._connect, self._failures, self._explain = connect, failures, explain
+        self._connect, self._explain = connect, explain
+        self._failures: tuple[type[Exception], ...] = (*failures, TimeoutError, OSError)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
         self._client: Client | None = None
         self._lost_since: float | None = None  # beginning of the first call that failed since one succeeded
@@ -61,7 +62,7 @@ class Connection(Generic[Client]):
         started = time.monotonic()
         try:
             result = _run(asyncio.wait_for(self._perform(action), timeout_seconds or self._timeout_seconds))
-        except (*self._failures, TimeoutError, OSError) as error:
+        except self._failures as error:
             self._lost_since = self._lost_since or started
             self.close()
             raise self._explain(error) from error
