@@ -74,8 +74,24 @@ class LanceBank(Record):
     kind: Literal["lancedb"] = "lancedb"
 
 
+class WeaviateBank(Record):
+    """Entries live in the Weaviate server at $WEAVIATE_URL (see .env.example), one tenant per scope."""
+
+    kind: Literal["weaviate"]
+    collection: str = Field(
+        "MemoryEntry", pattern=r"^[A-Z][_0-9A-Za-z]*$", description="The collection; made when it is not there."
+    )
+    replication_factor: int = Field(1, ge=1, description="Nodes that keep each tenant, when the collection is made.")
+    consistency: Literal["ONE", "QUORUM", "ALL"] = Field("QUORUM", description="Nodes that confirm a write or read.")
+    timeout_seconds: float = Field(10.0, gt=0, description="Limit of one call, the client's own repeats included.")
+    wait_seconds: float = Field(27.0, ge=0, description="How long a server that does not answer is waited for.")
+
+
 BankConfig = Annotated[
-    Annotated[InMemoryBank, Tag("in_memory")] | Annotated[LanceBank, Tag("lancedb")], kind_unless_given("lancedb")
+    Annotated[InMemoryBank, Tag("in_memory")]
+    | Annotated[LanceBank, Tag("lancedb")]
+    | Annotated[WeaviateBank, Tag("weaviate")],
+    kind_unless_given("lancedb"),
 ]
 
 
