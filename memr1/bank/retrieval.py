@@ -119,7 +119,7 @@ def read_together(values: Scores, links: Sequence[tuple[int, Scores]]) -> Scores
 def _read_vectors(vectors: Vectors, links: Sequence[tuple[int, Scores]]) -> Vectors:
     if not links:
         return vectors
-    together = read_together(vectors.T, links).T
+    together = read_together(vectors.T.astype(float), links).T
     lengths = np.linalg.norm(together, axis=1, keepdims=True)
     return np.ascontiguousarray(together / np.maximum(lengths, 1e-12), dtype=np.float32)
 
@@ -129,4 +129,5 @@ def _standardise(scores: Scores) -> Scores:
     deviation = float(scores.std())
     if deviation < 10.0**-SIMILARITY_DECIMALS:
         return np.zeros_like(scores)
-    return (scores - scores.mean()) / deviation
+    standardised: Scores = (scores - scores.mean()) / deviation
+    return standardised
