@@ -11,6 +11,7 @@ from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
 from memr1.bank.embedding import Embedder
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.operation import JournalRecord, Source
+from memr1.bank.retrieval import embedded_part
 from memr1.config import AgentName, RunConfig
 from memr1.data.conversation import Conversation, Dataset, Question, Session, Turn
 from memr1.data.stored import read_dataset
@@ -141,7 +142,8 @@ class _TurnReader:
         spoken = [(session, turn) for session, turn in self._conversation.turns() if turn.id in self._before]
         found = extractor.extract([(self._conversation, session, turn) for session, turn in spoken])
         queries = ["\n".join(fact.text for fact in facts) for facts in found]
-        self._embedder.embed(queries)  # remembered: one batch instead of one call each
+        # Remembered: one batch instead of one call each.
+        self._embedder.embed([embedded_part(query, self._conversation.speakers) for query in queries])
         earlier: set[str] = set()
         words_read = 0
         for (session, turn), facts in zip(spoken, found, strict=True):

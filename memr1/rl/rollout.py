@@ -15,6 +15,7 @@ from memr1.bank.embedding import Embedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank
 from memr1.bank.operation import Operation
+from memr1.bank.retrieval import embedded_part
 from memr1.config import RetrievalConfig
 from memr1.rl.examples import AnswerExample, LinkedQuestion, ManagerExample
 from memr1.rl.reward import (
@@ -146,7 +147,9 @@ class ManagerReward:
         keys = dict.fromkeys(key for key, _ in outcomes)
         texts = [entry.text for key in keys for entry in self._banks[key]]
         texts += [operation.text for _, operations in outcomes for operation in operations or () if operation.text]
-        texts += [question.text for key in keys for question in asked[key]]
+        for key in keys:
+            speakers = self._speakers[self._examples[key].scope]
+            texts += [embedded_part(question.text, speakers) for question in asked[key]]
         self._embedder.embed(list(dict.fromkeys(texts)))
 
     def _requests(self, outcome: Outcome, entries: Sequence[MemoryEntry], asked: Asked) -> Iterator[AnswerRequest]:

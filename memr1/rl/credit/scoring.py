@@ -6,6 +6,7 @@ from memr1.agents.answer_agent import AnswerAgent, AnswerRequest, retrieve_for_q
 from memr1.agents.judge import AnsweredQuestion
 from memr1.bank.embedding import Embedder
 from memr1.bank.in_memory import InMemoryBank
+from memr1.bank.retrieval import embedded_part
 from memr1.rl.examples import LinkedQuestion
 from memr1.rl.reward import LogMetric, ScoreAnswers, mean_score
 
@@ -31,7 +32,7 @@ class BankScorer:
 
         A question that several banks show alike is answered once.
         """
-        texts = [question.text for _, _, questions in asked for question in questions]
+        texts = [embedded_part(question.text, speakers) for _, speakers, questions in asked for question in questions]
         self._embedder.embed(list(dict.fromkeys(texts)))  # remembered: one batch instead of one call each
         requests = [list(self._requests(*item)) for item in asked]
         distinct = {_view(request): request for group in requests for request in group}
