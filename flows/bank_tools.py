@@ -19,7 +19,7 @@ from memr1.bank.history import (
 )
 from memr1.bank.journal import read_journal, records_by_scope
 from memr1.bank.operation import JournalRecord
-from memr1.config import AGENTS, RunConfig
+from memr1.config import AGENTS, AgentName, RunConfig
 from memr1.console import render_table, show_on_terminal, show_progress
 from memr1.data.stored import read_dataset
 from memr1.environment import embedding_cache, set_hub_default
@@ -154,8 +154,10 @@ def _load_policy(run: RunDir, config: RunConfig, policy: str) -> "tuple[ManagerP
             f"{run.root} has no trained memory_manager yet: finish it with `memr1 run {run.root}`, or replay with "
             "--policy untrained or always-add"
         )
-    trained = {"memory_manager": run.model("memory_manager"), "answer_agent": None}
-    pair = build_pair(config, trained if policy == "trained" else dict.fromkeys(AGENTS))
+    models: dict[AgentName, Path | None] = dict.fromkeys(AGENTS)
+    if policy == "trained":
+        models["memory_manager"] = run.model("memory_manager")
+    pair = build_pair(config, models)
     return pair.manager, pair.extractor
 
 
