@@ -29,7 +29,10 @@ Key = tuple[str, str]  # scope, entry id
 class Mirror(Protocol):
     """One row per entry of all scopes. Writing and removing may be repeated: the result is the same."""
 
-    digests: Mapping[Key, str]  # `entry_digest` of every row, as the mirror was found when it was opened
+    @property
+    def digests(self) -> Mapping[Key, str]:
+        """`entry_digest` of every row, as the mirror was found when it was opened."""
+        ...
 
     def vectors(self, scope: str) -> Mapping[str, Vectors]:
         """Text → vector, for the rows of a scope that were there at opening; none when they cannot be read."""

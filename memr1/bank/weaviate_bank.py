@@ -13,13 +13,12 @@ import asyncio
 import atexit
 import json
 import logging
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import grpc
 import httpx
@@ -43,20 +42,18 @@ from weaviate.exceptions import (
 from memr1.bank.connection import Connection
 from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
-from memr1.bank.mirrored import Key, MirroredStore, entry_digest, key_digest
+from memr1.bank.mirrored import Key, MirroredStore, entry_digest
 from memr1.bank.weaviate_address import Endpoint, WeaviateAddress
+from memr1.bank.weaviate_names import object_id, read_identity, tenant_name
 from memr1.config import WeaviateBank
 from memr1.environment import find_home
 from memr1.errors import BankError, BankUnavailable
-from memr1.records import write_json
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of the collection's properties and of what they mean
-IDENTITY_NAME = "weaviate.json"  # in the store's folder: its own prefix among the tenants of a shared server
 ROWS_PER_CALL = 512
 ROWS_PER_PAGE = 1_000
-NAMESPACE = UUID("7b0c3f0e-6f1d-5a53-9d0a-3c1b0f6c2e11")  # of the object ids
 REFUSED = (AuthenticationFailedError, InsufficientPermissionsError)
 
 Client = weaviate.WeaviateAsyncClient
@@ -288,44 +285,31 @@ def _build_client(address: WeaviateAddress, seconds: float) -> Client:
 
 def build_properties() -> list[Property]:
     """What an object holds besides its vector. `text` is for BM25, the next three for filters, the rest is ours."""
-    filtered = {"index_filterable": True, "index_searchable": False, "tokenization": Tokenization.FIELD}
-    hidden = {"index_filterable": False, "index_searchable": False}
+    field = Tokenization.FIELD
     return [
-        Property(
-            name="text",
-            data_type=DataType.TEXT,
-            index_filterable=False,
-            index_searchable=True,
-            tokenization=Tokenization.WORD,
-        ),
-        Property(name="speaker", data_type=DataType.TEXT, **filtered),
-        Property(name="time", data_type=DataType.TEXT, **filtered),  # ISO 8601; session times have no zone
-        Property(name="turn_ids", data_type=DataType.TEXT_ARRAY, **filtered),
-        *(Property(name=name, data_type=DataType.TEXT, **hidden) for name in ("scope", "entry_id", "digest")),
+        _build_property("text", searchable=True, tokenization=Tokenization.WORD),
+        _build_property("speaker", filterable=True, tokenization=field),
+        _build_property("time", filterable=True, tokenization=field),  # ISO 8601; session times have no zone
+        _build_property("turn_ids", DataType.TEXT_ARRAY, filterable=True, tokenization=field),
+        *(_build_property(name) for name in ("scope", "entry_id", "digest")),
     ]
 
 
-def read_identity(folder: Path) -> str:
-    """The prefix of a store's tenants, made at its first opening. A folder that is copied takes it along."""
-    path = folder / IDENTITY_NAME
-    try:
-        if not path.exists():
-            write_json(path, {"store": secrets.token_hex(6)})
-        return str(json.loads(path.read_text(encoding="utf-8"))["store"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BankUnavailable(
-            f"cannot read or write {path} ({error}): restore it, or delete it to begin anew"
-        ) from error
-
-
-def tenant_name(identity: str, scope: str) -> str:
-    """A tenant's name, whatever characters the scope has."""
-    return f"{identity}-{key_digest(scope)}"
-
-
-def object_id(tenant: str, entry_id: str) -> UUID:
-    """The same for the same entry, so that writing it twice leaves one."""
-    return uuid5(NAMESPACE, f"{tenant}/{entry_id}")
+def _build_property(
+    name: str,
+    data_type: DataType = DataType.TEXT,
+    *,
+    filterable: bool = False,
+    searchable: bool = False,
+    tokenization: Tokenization | None = None,
+) -> Property:
+    return Property(
+        name=name,
+        data_type=data_type,
+        index_filterable=filterable,
+        index_searchable=searchable,
+        tokenization=tokenization,
+    )
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,8 @@ from memr1.bank.in_memory import InMemoryStore
 from memr1.bank.mirrored import entry_digest
 from memr1.bank.operation import Operation
 from memr1.bank.weaviate_address import WeaviateAddress
-from memr1.bank.weaviate_bank import WeaviateMirror, WeaviateStore, build_connection, read_identity
+from memr1.bank.weaviate_bank import WeaviateMirror, WeaviateStore, build_connection
+from memr1.bank.weaviate_names import read_identity
 from memr1.config import WeaviateBank
 from memr1.errors import BankUnavailable
 from tests.builders import conversation

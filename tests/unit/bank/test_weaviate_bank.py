@@ -16,7 +16,8 @@ import pytest
 from memr1.bank import connection
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.weaviate_address import Endpoint, WeaviateAddress, read_address
-from memr1.bank.weaviate_bank import WeaviateStore, object_id, tenant_name
+from memr1.bank.weaviate_bank import WeaviateStore
+from memr1.bank.weaviate_names import object_id, tenant_name
 from memr1.config import WeaviateBank
 from memr1.errors import BankError, BankUnavailable, ConfigError
 from tests.bank_histories import SCOPES, CountingEmbedder, apply_step, apply_steps, assert_same_banks
