@@ -61,6 +61,13 @@ class GuardConfig(Record):
     max_kl: float = Field(2.0, gt=0, description="Largest divergence from the starting policy, nats per token.")
     max_parse_failures: float = Field(0.95, gt=0, description="Largest share of completions that cannot be read …")
     patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
+    memory_preflight: bool = Field(True, description="Try the largest micro-batch before the first step.")
+    max_sampler_gap: float | None = Field(
+        None,
+        gt=0,
+        description="Largest mean difference between the sampler's and the trainer's log-probabilities of the same "
+        "tokens, nats; unset: 0.001 in float32, 0.1 in bfloat16 or with vLLM.",
+    )
 
 
 class StepCredit(Record):
@@ -173,6 +180,9 @@ class TrainingOptions(Record):
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+    max_validation_examples: int = Field(
+        64, ge=0, description="Validation examples that choose the checkpoint to serve; 0 serves the last one."
+    )
     num_processes: int = Field(
         2, ge=1, description="Training processes over all machines: one per GPU, or CPU cores to use."
     )
@@ -242,36 +252,27 @@ class GrpoTraining(TrainingOptions):
     )
 
     @model_validator(mode="after")
-    def _samples_trajectories_itself(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.rollout.kind != "in_process":
-            raise ValueError(f'credit.kind = "local_global" reads turn by turn, without {self.rollout.kind}')
-        return self
-
-    @model_validator(mode="after")
-    def _reads_as_one_agent(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.policies.kind == "shared":
-            raise ValueError(
-                'credit.kind = "local_global" lets a Memory Manager read whole sessions, policies.kind = "shared" '
-                "mixes its turns with questions: choose one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _rewards_single_turns(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.extra_rewards.names:
-            names = ", ".join(self.extra_rewards.names)
-            raise ValueError(
-                f'credit.kind = "local_global" scores whole sessions, extra_rewards ({names}) single turns: choose one'
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weighs_turns(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.loss not in PER_TURN_LOSSES:
-            raise ValueError(
-                f'credit.kind = "local_global" averages turn by turn, loss = "{self.loss}" token by token: '
-                f"set loss to {' or '.join(PER_TURN_LOSSES)}"
-            )
+    def _credit_fits(self) -> "GrpoTraining":
+        """Raises ValueError for what trajectories cannot be combined with."""
+        if self.credit.kind == "step":
+            return self
+        extras = ", ".join(self.extra_rewards.names)
+        clashes = {
+            f'averages turn by turn, loss = "{self.loss}" token by token: set loss to {" or ".join(PER_TURN_LOSSES)}':
+                self.loss not in PER_TURN_LOSSES,
+            f'samples turn after turn in the training processes, not by rollout.kind = "{self.rollout.kind}": '
+            'set rollout.kind = "in_process"':
+                self.rollout.kind != "in_process",
+            'lets a Memory Manager read whole sessions, policies.kind = "shared" mixes its turns with questions: '
+            "choose one of the two":
+                self.policies.kind == "shared",
+            f"scores whole sessions, extra_rewards ({extras}) single turns: choose one": bool(extras),
+            "keeps the KL penalty of groups without variance: set skip_zero_variance = false":
+                self.skip_zero_variance,
+        }  # fmt: skip
+        for clash, is_so in clashes.items():
+            if is_so:
+                raise ValueError(f'credit.kind = "local_global" {clash}')
         return self
 
 

@@ -12,12 +12,16 @@ from memr1.rl.rollout import AnswerReward, Completion, ManagerReward
 
 Row = dict[str, str]
 Reward = ManagerReward | AnswerReward
+Task = tuple[Sequence[Row], Sequence[Row], Reward]  # training examples, validation examples, the reward that knows both
 
 
-def share_tasks(tasks: Mapping[AgentName, tuple[Sequence[Row], Reward]]) -> tuple[list[Row], "SharedReward"]:
+def share_tasks(tasks: Mapping[AgentName, Task]) -> tuple[list[Row], list[Row], "SharedReward"]:
     """The rows of all roles, and the reward that knows them apart."""
-    rows = [{**row, "id": f"{role}/{row['id']}"} for role, (examples, _) in tasks.items() for row in examples]
-    return rows, SharedReward({role: reward for role, (_, reward) in tasks.items()})
+    train, validation = (
+        [{**row, "id": f"{role}/{row['id']}"} for role, task in tasks.items() for row in task[place]]
+        for place in (0, 1)
+    )
+    return train, validation, SharedReward({role: reward for role, (_, _, reward) in tasks.items()})
 
 
 class SharedReward:
