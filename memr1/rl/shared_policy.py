@@ -17,10 +17,8 @@ Task = tuple[Sequence[Row], Sequence[Row], Reward]  # training examples, validat
 
 def share_tasks(tasks: Mapping[AgentName, Task]) -> tuple[list[Row], list[Row], "SharedReward"]:
     """The rows of all roles, and the reward that knows them apart."""
-    train, validation = (
-        [{**row, "id": f"{role}/{row['id']}"} for role, task in tasks.items() for row in task[place]]
-        for place in (0, 1)
-    )
+    train = [_of_role(role, row) for role, (rows, _, _) in tasks.items() for row in rows]
+    validation = [_of_role(role, row) for role, (_, rows, _) in tasks.items() for row in rows]
     return train, validation, SharedReward({role: reward for role, (_, _, reward) in tasks.items()})
 
 
@@ -58,3 +56,7 @@ def _log_of_role(log_metric: LogMetric, role: AgentName, num_completions: int, n
     names = [f"{role}/{name}", name] if name == "parse_failures" else [f"{role}/{name}"]
     for told in names if name.startswith("reward/") else names * num_completions:
         log_metric(told, value)
+
+
+def _of_role(role: AgentName, row: Row) -> Row:
+    return {**row, "id": f"{role}/{row['id']}"}
