@@ -97,7 +97,8 @@ def watch(
     """Compare the sampler with the trainer on some of `rows`, and choose between checkpoints on those held out."""
     settings: Any = trainer.args
     trainer.add_callback(SamplerCanary(trainer, rows, training.guards.max_sampler_gap, settings.save_steps))
-    trainer.add_callback(Validation(trainer, held_out, refuse_nan(reward)))
+    if held_out:
+        trainer.add_callback(Validation(trainer, held_out, refuse_nan(reward)))
 
 
 def chat_rows(examples: list[dict[str, str]]) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def _build_trainer(run: RunDir, config: RunConfig, phase: str, start: str | Path
     if config.training.credit.kind == "local_global" and roles == ("memory_manager",):
         embedder = build_loaded_embedder(embedding_cache())
         task = load_task(run, config, embedder, _frozen_answer_agent(run, config, phase), settings["seed"])
-        return build_trajectory_trainer(start, task, *_task(run, config, phase), **settings)
+        return build_trajectory_trainer(start, task, _single_turns(run, config, phase), **settings)
     return build_trainer(start, *_task(run, config, phase), **settings)
 
 
@@ -132,6 +132,14 @@ def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untype
     build = {"memory_manager": _manager_task, "answer_agent": _answer_task}
     tasks = {role: build[role](run, config, phase) for role in roles_of(phase)}
     return share_tasks(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
+
+
+def _single_turns(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """What guards a training by trajectories, which itself reads no examples: those that a flow writes all the same."""
+    if (run.examples(phase, "memory_manager") / "examples.jsonl").exists():
+        return _manager_task(run, config, phase)
+    log.warning("there are no examples: nothing compares the sampler with the trainer, and the last step is served")
+    return None
 
 
 def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]

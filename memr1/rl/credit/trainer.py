@@ -41,6 +41,7 @@ from memr1.rl.trainer import (
 from memr1.training_options import AgentTraining, TrainingConfig
 
 Row = tuple[list[int], list[int], float]  # prompt, completion, advantage
+SingleTurns = tuple[list[dict[str, str]], list[dict[str, str]], ManagerReward]  # to train, to validate, their reward
 PADDING: Row = ([0, 0], [], 0.0)  # two tokens: what a rank runs must not depend on whether it has turns
 
 
@@ -150,9 +151,7 @@ def pad_right(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor
 def build_trajectory_trainer(
     model: Path | str,
     task: TrajectoryTask,
-    examples: list[dict[str, str]],
-    validation: list[dict[str, str]],
-    reward: ManagerReward,
+    single_turns: SingleTurns | None = None,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
@@ -163,8 +162,7 @@ def build_trajectory_trainer(
 ) -> SharedPromptGrpo:
     """A trainer of the Memory Manager by trajectories; checkpoints and metrics go to `folder`.
 
-    Single turns, as for the other kind of credit, probe the sampler (`examples`) and choose between checkpoints
-    (`validation`, scored by `reward`).
+    Single turns, as for the other kind of credit, probe the sampler and choose between checkpoints.
     """
     most_turns = count_most_turns(task.asked, task.credit)
     num_passes = max(1, -(-most_turns // (training.num_processes * training.micro_batch)))
@@ -182,5 +180,7 @@ def build_trajectory_trainer(
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
-    watch(trainer, training, chat_rows(examples), chat_rows(validation), reward)
+    if single_turns is not None:
+        examples, validation, reward = single_turns
+        watch(trainer, training, chat_rows(examples), chat_rows(validation), reward)
     return trainer
