@@ -120,6 +120,7 @@ class FairCredit:
         self, folder: str, name: str, steps: Sequence[int], dataset: Dataset, seed: int
     ) -> tuple[RunDir, RunConfig]:
         words = [f"seed={seed}", "bank.kind=in_memory", "training.checkpoint_every=1000000", *ARMS[name]]
+        words.append("training.max_validation_examples=0")  # every arm's last step is scored, by the benchmark
         words.append(f"training.memory_manager.num_steps={sum(steps)}")
         if ARMS[name]:
             stages = [list(stage) for stage in zip(stages_of(name, self._quick), steps, strict=True)]

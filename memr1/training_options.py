@@ -61,6 +61,13 @@ class GuardConfig(Record):
     max_kl: float = Field(2.0, gt=0, description="Largest divergence from the starting policy, nats per token.")
     max_parse_failures: float = Field(0.95, gt=0, description="Largest share of completions that cannot be read …")
     patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
+    memory_preflight: bool = Field(True, description="Try the largest micro-batch before the first step.")
+    max_sampler_gap: float | None = Field(
+        None,
+        gt=0,
+        description="Largest mean difference between the sampler's and the trainer's log-probabilities of the same "
+        "tokens, nats; unset: 0.001 in float32, 0.1 in bfloat16 or with vLLM.",
+    )
 
 
 class StepCredit(Record):
@@ -173,6 +180,9 @@ class TrainingOptions(Record):
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+    max_validation_examples: int = Field(
+        64, ge=0, description="Validation examples that choose the checkpoint to serve; 0 serves the last one."
+    )
     num_processes: int = Field(
         2, ge=1, description="Training processes over all machines: one per GPU, or CPU cores to use."
     )

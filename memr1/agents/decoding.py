@@ -25,23 +25,27 @@ def decode(
     max_new_tokens: int,
     temperature: float = 0.0,
     sampling: torch.Generator | None = None,
+    log_probs: list[list[float]] | None = None,
 ) -> list[list[int]]:
     """Token ids after each prompt (none of them empty), the end token included where one was reached.
 
-    Temperature 0 is greedy; else tokens are drawn from `sampling`, or from torch's own generator without one.
+    Temperature 0 is greedy; else tokens are drawn from `sampling`, or from torch's own generator without one. A list
+    given as `log_probs` is filled with the log-probabilities of the tokens, one list per prompt.
     """
     device = next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
     cache = build_cache(model.config)
     outputs: list[list[int]] = [[] for _ in prompts]
+    if log_probs is not None:
+        log_probs.extend([] for _ in prompts)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
     logits, mask = _read_prompts(model, prompts, cache, device)
     places = mask.sum(-1, keepdim=True) - 1
     for step in range(max_new_tokens):
         chosen = _choose(logits, temperature, sampling)
-        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
-            if row >= 0:
-                outputs[row].append(token)
+        _append(outputs, rows, chosen)
+        if log_probs is not None:
+            _append(log_probs, rows, _score(logits, chosen, temperature))
         rows = torch.where(torch.isin(chosen, ends), -1, rows)
         kept = (rows >= 0).nonzero()[:, 0]
         if len(kept) == 0 or step + 1 == max_new_tokens:
@@ -147,3 +151,15 @@ def _choose(logits: torch.Tensor, temperature: float, sampling: torch.Generator 
         return logits.argmax(-1)
     shares = torch.softmax(logits.float() / temperature, -1)
     return torch.multinomial(shares, 1, generator=sampling)[:, 0]
+
+
+def _append(outputs: list[list[Any]], rows: torch.Tensor, values: torch.Tensor) -> None:
+    """Give each prompt that is still continued its value. Shapes of `rows` and `values`: (rows,)."""
+    for row, value in zip(rows.tolist(), values.tolist(), strict=True):
+        if row >= 0:
+            outputs[row].append(value)
+
+
+def _score(logits: torch.Tensor, chosen: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log-probabilities of the tokens chosen, at the temperature that they were drawn with (greedy: 1)."""
+    return torch.log_softmax(logits.float() / (temperature or 1.0), -1).gather(-1, chosen[:, None])[:, 0]

@@ -3,6 +3,7 @@
 `Any` stands for models and TRL's batches: their types are too loose to be of help.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +26,7 @@ class SharedPromptGrpo(GRPOTrainer):
 
     def __init__(self, *args: Any, decode_batch: int = 512, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._decode_batch = decode_batch
+        self.decode_batch = decode_batch
         self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
         for model in (self.model, self.ref_model):
             if model is not None:
@@ -61,19 +62,58 @@ class SharedPromptGrpo(GRPOTrainer):
         with whole as model, torch.no_grad():
             yield model
 
-    def sample_completions(self, model: Any, prompt_ids: list[list[int]]) -> list[list[int]]:
-        """One completion per prompt, by the whole model."""
+    def sample_completions(
+        self,
+        model: Any,
+        prompt_ids: list[list[int]],
+        temperature: float | None = None,
+        log_probs: list[list[float]] | None = None,
+    ) -> list[list[int]]:
+        """One completion per prompt, by the whole model, at the training's temperature unless another is given.
+
+        A list given as `log_probs` is filled with the log-probabilities of the tokens, one list per prompt.
+        """
         settings: Any = self.args
         completions: list[list[int]] = []
-        for first in range(0, len(prompt_ids), self._decode_batch):
+        for first in range(0, len(prompt_ids), self.decode_batch):
+            given: list[list[float]] | None = None if log_probs is None else []
             completions += decode(
                 model,
-                prompt_ids[first : first + self._decode_batch],
+                prompt_ids[first : first + self.decode_batch],
                 end_ids=self.eos_token_ids,
                 max_new_tokens=settings.max_completion_length,
-                temperature=self.temperature,
+                temperature=self.temperature if temperature is None else temperature,
+                log_probs=given,
             )
+            if log_probs is not None:
+                log_probs += given or []
         return completions
+
+    def complete_greedily(self, prompt_ids: list[list[int]]) -> list[list[int]]:
+        """The policy's likeliest tokens. Under ZeRO-3 every rank calls it equally often, with at least one prompt."""
+        with self.whole_model() as model:
+            return self.sample_completions(model, prompt_ids, temperature=0.0)
+
+    def probe_sampler(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+        """Completions on the path of the rollouts, and the sampler's own log-probabilities of their tokens."""
+        if self.use_vllm:
+            completions, given = super()._generate_single_turn(prompt_ids, None, {}, self.num_generations)  # type: ignore[no-untyped-call]
+            return completions, [[math.nan if value is None else value for value in values] for values in given]
+        log_probs: list[list[float]] = []
+        with self.whole_model() as model:
+            return self.sample_completions(model, prompt_ids, log_probs=log_probs), log_probs
+
+    def report(self, name: str, value: torch.Tensor | float) -> None:
+        """Add a figure to the step's metrics."""
+        self._metrics["train"][name].append(float(value))
+
+    def rehearse(self, model: Any, tokens: torch.Tensor, mask: torch.Tensor, num_new_tokens: int) -> torch.Tensor:
+        """A number whose gradient costs what a micro-batch costs; `model` stands for the policy."""
+        log_probs = self._get_per_token_logps_and_entropies(model, tokens, mask, num_new_tokens, compute_entropy=True)[
+            0
+        ]
+        total: torch.Tensor = log_probs.float().sum()
+        return total
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's batches of one step, rollout groups kept together: it shuffles rows, and would share no prompt."""

@@ -50,6 +50,12 @@ class PpoTrainer(SharedPromptGrpo):
         if self._head.collected:  # the starting policy has no head
             self._values = torch.cat(self._head.collected)[row_of, -num_tokens - 1 : -1]
 
+    def rehearse(self, *args: Any) -> torch.Tensor:
+        total = super().rehearse(*args) + self._values.float().sum()
+        self._values = torch.empty(0)  # keep no graph alive
+        self._head.collected.clear()
+        return total
+
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's batch, with advantages, returns and values for every token instead of one advantage per completion."""
         batch = super()._generate_and_score_completions(inputs)
@@ -69,8 +75,8 @@ class PpoTrainer(SharedPromptGrpo):
         rewards = place_rewards(torch.nan_to_num(scores), mask) - self.beta * divergence
         advantages, returns = estimate_advantages(rewards, values, mask, self._ppo.gae_lambda)
         scored = mask * ~torch.isnan(scores)[:, None]  # what could not be scored teaches nobody
-        self._report("explained_variance", _explained_variance(*self._moments(scored, values, returns)))
-        self._report("kl", self._mean(divergence, mask))
+        self.report("explained_variance", _explained_variance(*self._moments(scored, values, returns)))
+        self.report("kl", self._mean(divergence, mask))
         mean, square = self._mean(advantages, scored), self._mean(advantages**2, scored)
         batch["advantages"] = (advantages - mean) / (square - mean**2).clamp(min=1e-8).sqrt() * scored
         batch |= {"old_per_token_logps": log_probs, "old_values": values, "returns": returns, "scored": scored}
@@ -86,7 +92,7 @@ class PpoTrainer(SharedPromptGrpo):
         value_loss = clipped_value_loss(
             self._values.float(), inputs["old_values"], inputs["returns"], inputs["scored"], self._ppo.clip_range
         )
-        self._report("value_loss", self._mean(value_loss.detach()[None], torch.ones(1, device=value_loss.device)))
+        self.report("value_loss", self._mean(value_loss.detach()[None], torch.ones(1, device=value_loss.device)))
         return policy_loss + self._ppo.value_coefficient * value_loss / self.current_gradient_accumulation_steps
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -104,9 +110,6 @@ class PpoTrainer(SharedPromptGrpo):
     def _moments(self, mask: torch.Tensor, values: torch.Tensor, returns: torch.Tensor) -> list[torch.Tensor]:
         errors = returns - values
         return [self._mean(item, mask) for item in (errors, errors**2, returns, returns**2)]
-
-    def _report(self, name: str, value: torch.Tensor) -> None:
-        self._metrics["train"][name].append(float(value))
 
 
 class ValueHead(torch.nn.Linear):

@@ -1,10 +1,13 @@
-"""Writes the training examples of a phase: stage files in, `3_examples/<phase>/examples.jsonl` out."""
+"""Writes the examples of a phase: stage files in, `3_examples/<phase>/examples.jsonl` out, and beside it
+`validation_examples.jsonl`, made in the same way of the validation conversations. The former is written last.
+"""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from memr1.agents.answer_agent import retrieve_for_question
 from memr1.agents.bank_builder import build_banks
+from memr1.agents.bank_stage import training_splits
 from memr1.agents.fact_extractor import FactExtractor, build_extractor
 from memr1.agents.pair import build_pair
 from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
@@ -13,7 +16,7 @@ from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.operation import JournalRecord, Source
 from memr1.bank.retrieval import embedded_part
 from memr1.config import AgentName, RunConfig
-from memr1.data.conversation import Conversation, Dataset, Question, Session, Turn
+from memr1.data.conversation import Conversation, Dataset, Question, Session, SplitName, Turn
 from memr1.data.stored import read_dataset
 from memr1.data.validation import validate_rows
 from memr1.errors import TrainingError
@@ -33,12 +36,13 @@ from memr1.rl.prior_banks import read_prior_banks
 from memr1.run_dir import RunDir
 
 OnStep = Callable[[int, int], None]
+VALIDATION = "validation_examples.jsonl"
 
 
 def write_examples(
     run: RunDir, config: RunConfig, phase: str, embedder: Embedder, on_step: OnStep | None = None
 ) -> int:
-    """Write the examples of every role that the phase's policy plays; return their number."""
+    """Write the examples of every role that the phase's policy plays; return the number of those to train on."""
     write: dict[AgentName, Callable[[], int]] = {
         "memory_manager": lambda: write_manager_examples(run, config, embedder, phase),
         "answer_agent": lambda: write_answer_examples(run, config, embedder, on_step, phase),
@@ -47,39 +51,52 @@ def write_examples(
 
 
 def write_manager_examples(run: RunDir, config: RunConfig, embedder: Embedder, phase: str = "memory_manager") -> int:
-    """Write the Memory Manager's examples from the banks that it built as it was before; return their number."""
+    """Write the Memory Manager's examples from the banks that it built as it was before; return the number of those to
+    train on."""
     dataset = read_dataset(run)
     extractor = build_extractor(config.extraction)
     journals = read_prior_banks(run, config, phase)
-    examples: list[ManagerExample] = []
-    for conversation in training_conversations(dataset):
-        reader = _TurnReader(
-            conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), embedder, config
-        )
-        examples += reader.read(extractor)
-    chosen = choose_manager_examples(examples, config.training.max_examples, phase_seed(config, phase))
-    return _write(run.examples(phase, "memory_manager"), chosen)
+    folder, limits, seed = run.examples(phase, "memory_manager"), config.training, phase_seed(config, phase)
+
+    def read(conversations: Iterable[Conversation]) -> list[ManagerExample]:
+        return [
+            example
+            for conversation in conversations
+            for example in _TurnReader(
+                conversation, questions_of(dataset, conversation), journals.get(conversation.id, []), embedder, config
+            ).read(extractor)
+        ]
+
+    held_out = read(dataset.conversations_of("validation")) if limits.max_validation_examples else []
+    asked = [example for example in held_out if example.questions]  # the others have no score that is comparable
+    write_jsonl(folder / VALIDATION, choose_manager_examples(asked, limits.max_validation_examples, seed))
+    return _write(folder, choose_manager_examples(read(training_conversations(dataset)), limits.max_examples, seed))
 
 
 def write_answer_examples(
     run: RunDir, config: RunConfig, embedder: Embedder, on_step: OnStep | None = None, phase: str = "answer_agent"
 ) -> int:
-    """Write the Answer Agent's examples about the training conversations' banks; return their number.
+    """Write the Answer Agent's examples about the conversations' banks; return the number of those to train on.
 
     Where the phase follows a Memory Manager's, the *trained* Manager builds these banks first.
     """
     dataset = read_dataset(run)
     if bank_phase(config, before=phase) == phase:
-        _build_banks(run, config, phase, training_conversations(dataset), embedder, on_step)
+        _build_banks(run, config, phase, dataset.conversations_of(*training_splits(config)), embedder, on_step)
     journals = read_prior_banks(run, config, phase)
-    examples = [
-        _answer_example(question, conversation, bank, config)
-        for conversation in training_conversations(dataset)
-        for bank in [InMemoryBank(conversation.id, embedder, journal=journals.get(conversation.id, []))]
-        for question in questions_of(dataset, conversation)
-    ]
-    chosen = choose_answer_examples(examples, config.training.max_examples, phase_seed(config, phase))
-    return _write(run.examples(phase, "answer_agent"), chosen)
+    folder = run.examples(phase, "answer_agent")
+
+    def ask(split: SplitName, limit: int) -> list[AnswerExample]:
+        examples = [
+            _answer_example(question, conversation, bank, config)
+            for conversation in (dataset.conversations_of(split) if limit else [])
+            for bank in [InMemoryBank(conversation.id, embedder, journal=journals.get(conversation.id, []))]
+            for question in questions_of(dataset, conversation)
+        ]
+        return choose_answer_examples(examples, limit, phase_seed(config, phase))
+
+    write_jsonl(folder / VALIDATION, ask("validation", config.training.max_validation_examples))
+    return _write(folder, ask("train", config.training.max_examples))
 
 
 def _build_banks(
@@ -106,8 +123,7 @@ def _build_banks(
 
 def training_conversations(dataset: Dataset) -> list[Conversation]:
     """The conversations of the training split, in the split's order."""
-    by_id = {conversation.id: conversation for conversation in dataset.conversations}
-    return [by_id[key] for key in dataset.splits.train]
+    return dataset.conversations_of("train")
 
 
 def questions_of(dataset: Dataset, conversation: Conversation) -> list[Question]:

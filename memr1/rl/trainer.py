@@ -14,18 +14,21 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig as PeftLoraConfig
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from memr1.config import AGENTS, AgentConfig
 from memr1.errors import TrainingError
+from memr1.rl.canary import SamplerCanary
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import Guards, check_lengths, refuse_nan
 from memr1.rl.lengths import leave_out_long_prompts, list_left_out
 from memr1.rl.ppo import PpoTrainer
+from memr1.rl.preflight import MemoryPreflight
 from memr1.rl.rollout import AnswerReward, ManagerReward
 from memr1.rl.sampling import sampler_arguments
 from memr1.rl.shared_policy import SharedReward
+from memr1.rl.validation import Validation
 from memr1.rl.zero_variance import VariedGrpo
 from memr1.training_options import AgentTraining, InProcessRollout, TrainingConfig
 
@@ -45,6 +48,7 @@ class Batches:
 def build_trainer(
     model: Path | str,
     examples: list[dict[str, str]],
+    validation: list[dict[str, str]],
     reward: ManagerReward | AnswerReward | SharedReward,
     *,
     agent: AgentConfig,
@@ -53,32 +57,56 @@ def build_trainer(
     deepspeed: Path,
     folder: Path,
     seed: int,
-) -> GRPOTrainer:
+) -> SharedPromptGrpo:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
 
+    The validation examples (there may be none) choose between checkpoints; `reward` knows them too.
     Raises TrainingError for an example that does not fit into the model's context, and for too few examples.
     """
     tokenizer = load_tokenizer(model)
-    kept = _choose_examples(examples, partial(_count_prompt_tokens, tokenizer), training, folder)
+    kept, held_out = _choose_examples(examples, validation, partial(_count_prompt_tokens, tokenizer), training, folder)
     room = getattr(AutoConfig.from_pretrained(str(model)), "max_position_embeddings", None)
-    check_lengths(kept, partial(_count_prompt_tokens, tokenizer), agent.max_new_tokens, room)
+    check_lengths([*kept, *held_out], partial(_count_prompt_tokens, tokenizer), agent.max_new_tokens, room)
     passes = training.num_processes * training.num_accumulation_steps
     batches = Batches(
         training.completions_per_prompt, training.completions_per_step // passes, training.num_accumulation_steps
     )
-    return _algorithm(training, schedule)(
+    trainer = _algorithm(training, schedule)(
         decode_batch=decode_batch(training),
         model=str(model),
         reward_funcs=refuse_nan(reward),
         args=training_arguments(agent, schedule, training, batches, deepspeed, folder, seed),
-        train_dataset=Dataset.from_list([{"example_id": row["id"], "prompt": _as_chat(row["prompt"])} for row in kept]),
+        train_dataset=Dataset.from_list(chat_rows(kept)),
         processing_class=tokenizer,
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
+    if training.guards.memory_preflight:
+        trainer.add_callback(MemoryPreflight(trainer, chat_rows([*kept, *held_out])))
+    watch(trainer, training, chat_rows(kept), chat_rows(held_out), reward)
+    return trainer
 
 
-def _algorithm(training: TrainingConfig, schedule: AgentTraining) -> Callable[..., GRPOTrainer]:
+def watch(
+    trainer: SharedPromptGrpo,
+    training: TrainingConfig,
+    rows: list[dict[str, Any]],
+    held_out: list[dict[str, Any]],
+    reward: ManagerReward | AnswerReward | SharedReward,
+) -> None:
+    """Compare the sampler with the trainer on some of `rows`, and choose between checkpoints on those held out."""
+    settings: Any = trainer.args
+    trainer.add_callback(SamplerCanary(trainer, rows, training.guards.max_sampler_gap, settings.save_steps))
+    if held_out:
+        trainer.add_callback(Validation(trainer, held_out, refuse_nan(reward)))
+
+
+def chat_rows(examples: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Examples as a trainer holds them: `example_id` and `prompt`, a list of messages."""
+    return [{"example_id": row["id"], "prompt": _as_chat(row["prompt"])} for row in examples]
+
+
+def _algorithm(training: TrainingConfig, schedule: AgentTraining) -> Callable[..., SharedPromptGrpo]:
     if training.algorithm == "ppo":
         return partial(PpoTrainer, ppo=training)
     # Without a KL penalty a group without variance adds exactly nothing to the loss.
@@ -86,18 +114,25 @@ def _algorithm(training: TrainingConfig, schedule: AgentTraining) -> Callable[..
 
 
 def _choose_examples(
-    examples: list[dict[str, str]], count_tokens: Callable[[str], int], training: TrainingConfig, folder: Path
-) -> list[dict[str, str]]:
-    """Those that are not too long; the others are listed in `folder`. Raises TrainingError for too few."""
-    kept, left_out = leave_out_long_prompts(examples, count_tokens, training.max_prompt_tokens)
+    examples: list[dict[str, str]],
+    validation: list[dict[str, str]],
+    count_tokens: Callable[[str], int],
+    training: TrainingConfig,
+    folder: Path,
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Those of both that are not too long; the others are listed in `folder`. Raises TrainingError for too few."""
+    everything = [*examples, *validation]
+    short, left_out = leave_out_long_prompts(everything, count_tokens, training.max_prompt_tokens)
     if os.environ.get("RANK", "0") == "0":
-        list_left_out(left_out, len(examples), folder)
+        list_left_out(left_out, len(everything), folder)
+    held_out_ids = {row["id"] for row in validation}
+    kept = [row for row in short if row["id"] not in held_out_ids]
     if len(kept) < training.prompts_per_step:  # TRL draws whole batches only, and would train on nothing
         raise TrainingError(
             f"{len(kept)} training examples make no step of training.prompts_per_step = {training.prompts_per_step}: "
             "lower it, or give more data"
         )
-    return kept
+    return kept, [row for row in short if row["id"] in held_out_ids]
 
 
 def decode_batch(training: TrainingConfig) -> int:
@@ -161,7 +196,7 @@ def training_arguments(
         deepspeed=str(deepspeed),
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
-        save_total_limit=2,
+        save_total_limit=3 if training.max_validation_examples else 2,  # the two newest, and the best scored
         report_to="none",
         disable_tqdm=True,
         seed=seed,
@@ -193,7 +228,7 @@ def adapters(training: TrainingConfig) -> PeftLoraConfig | None:
 
 
 class StepLog(TrainerCallback):
-    """Appends one line per optimiser step to metrics.jsonl (main process only)."""
+    """Appends a line to metrics.jsonl for every step that makes rollouts or is scored (main process only)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -212,7 +247,7 @@ class StepLog(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+        if not state.is_world_process_zero or not logs or not {"reward", "validation_reward"}.intersection(logs):
             return
         line = {"step": state.global_step, **step_metrics(logs), "seconds": round(time.monotonic() - self._started, 2)}
         with self._path.open("a", encoding="utf-8") as file:
@@ -238,6 +273,8 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
         "completions/mean_length": "completion_tokens",
         "completions/clipped_ratio": "cut_off_completions",
         "parse_failures": "parse_failures",
+        "sampler_gap": "sampler_gap",
+        "validation_reward": "validation_reward",
     }
     named = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
     if "reward" in logs and logs["reward"] is None:

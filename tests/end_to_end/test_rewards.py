@@ -24,6 +24,7 @@ JUDGED = (
     "training.judge.kind=endpoint",
     "training.judge.model=m",
     "training.judge.num_retries=0",
+    "training.max_validation_examples=0",  # whose answers are judged too, but counted in no step
     "training.memory_manager.num_steps=2",
     "training.num_processes=1",
 )
@@ -39,8 +40,9 @@ def weights_digest(run: RunDir) -> str:
 
 def assert_reward_is_the_weighted_sum(run: RunDir) -> None:
     steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
-    assert steps
-    for step in steps:
+    rollouts = [step for step in steps if "reward" in step]
+    assert rollouts
+    for step in rollouts:
         extras = 0.1 * step["reward/format"] + 0.3 * step["reward/memory_size"] + 0.2 * step["reward/evidence_kept"]
         assert step["reward"] == pytest.approx(step["reward/answers"] + extras, abs=1e-4)
         assert step["reward/evidence_kept"] > 0

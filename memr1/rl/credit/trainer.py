@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -28,10 +27,21 @@ from memr1.rl.credit.task import TrajectoryTask
 from memr1.rl.credit.trajectories import Rollout, Sample
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import check_room
-from memr1.rl.trainer import Batches, adapters, callbacks, decode_batch, load_tokenizer, training_arguments
+from memr1.rl.rollout import ManagerReward
+from memr1.rl.trainer import (
+    Batches,
+    adapters,
+    callbacks,
+    chat_rows,
+    decode_batch,
+    load_tokenizer,
+    training_arguments,
+    watch,
+)
 from memr1.training_options import AgentTraining, TrainingConfig
 
 Row = tuple[list[int], list[int], float]  # prompt, completion, advantage
+SingleTurns = tuple[list[dict[str, str]], list[dict[str, str]], ManagerReward]  # to train, to validate, their reward
 PADDING: Row = ([0, 0], [], 0.0)  # two tokens: what a rank runs must not depend on whether it has turns
 
 
@@ -141,6 +151,7 @@ def pad_right(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor
 def build_trajectory_trainer(
     model: Path | str,
     task: TrajectoryTask,
+    single_turns: SingleTurns | None = None,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
@@ -148,14 +159,17 @@ def build_trajectory_trainer(
     deepspeed: Path,
     folder: Path,
     seed: int,
-) -> GRPOTrainer:
-    """A trainer of the Memory Manager by trajectories; checkpoints and metrics go to `folder`."""
+) -> SharedPromptGrpo:
+    """A trainer of the Memory Manager by trajectories; checkpoints and metrics go to `folder`.
+
+    Single turns, as for the other kind of credit, probe the sampler and choose between checkpoints.
+    """
     most_turns = count_most_turns(task.asked, task.credit)
     num_passes = max(1, -(-most_turns // (training.num_processes * training.micro_batch)))
     # One example of TRL's lasts one step. Two rows per pass, because a group has at least two.
     batches = Batches(2 * num_passes * training.num_processes, rows_per_pass=2, num_passes=num_passes)
     steps = [{"prompt": f"step {number}"} for number in range(max(1, schedule.num_steps))]
-    return TrajectoryGrpo(
+    trainer = TrajectoryGrpo(
         task=task,
         decode_batch=decode_batch(training),
         model=str(model),
@@ -166,3 +180,7 @@ def build_trajectory_trainer(
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
+    if single_turns is not None:
+        examples, validation, reward = single_turns
+        watch(trainer, training, chat_rows(examples), chat_rows(validation), reward)
+    return trainer

@@ -50,3 +50,19 @@ def test_sampling_draws_by_the_models_own_shares(model: Qwen2ForCausalLM) -> Non
     counts = Counter(ids[0] for ids in texts)
     for token, share in enumerate(wanted.tolist()):
         assert abs(counts[token] / draws - share) < 4 * (share * (1 - share) / draws) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 2.0])
+def test_the_samplers_log_probabilities_are_those_of_a_pass_over_the_whole_text(
+    model: Qwen2ForCausalLM, temperature: float
+) -> None:
+    given: list[list[float]] = []
+    with torch.no_grad():
+        outputs = decode(
+            model, PROMPTS, end_ids=[END, 5, 9], max_new_tokens=NEW_TOKENS, temperature=temperature, log_probs=given
+        )
+        for prompt, completion, log_probs in zip(PROMPTS, outputs, given, strict=True):
+            logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            whole = torch.log_softmax(logits / (temperature or 1.0), -1)
+            expected = whole.gather(-1, torch.tensor(completion)[:, None])[:, 0].tolist()
+            assert log_probs == pytest.approx(expected, abs=1e-4)

@@ -84,12 +84,13 @@ def test_a_batch_of_one_role_asks_the_other_reward_nothing(told: dict[str, list[
 
 def test_the_examples_of_both_roles_keep_apart_even_if_their_ids_are_equal() -> None:
     manager, agent = LengthReward(), answers(same="Rome")
-    rows, _ = share_tasks(
+    rows, held_out, _ = share_tasks(
         {
-            "memory_manager": ([{"id": "same", "prompt": "turn"}], manager),  # type: ignore[dict-item]
-            "answer_agent": ([{"id": "same", "prompt": "question"}], agent),
+            "memory_manager": ([{"id": "same", "prompt": "turn"}], [], manager),  # type: ignore[dict-item]
+            "answer_agent": ([{"id": "same", "prompt": "question"}], [{"id": "other", "prompt": "question"}], agent),
         }
     )
+    assert held_out == [{"id": "answer_agent/other", "prompt": "question"}]
     assert rows == [
         {"id": "memory_manager/same", "prompt": "turn"},
         {"id": "answer_agent/same", "prompt": "question"},
