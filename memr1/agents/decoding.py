@@ -23,22 +23,24 @@ def decode(
     *,
     end_ids: Sequence[int],
     max_new_tokens: int,
-    temperature: float = 0.0,
-    sampling: torch.Generator | None = None,
+    temperature: float = 1.0,
+    draws: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Token ids after each prompt (none of them empty), the end token included where one was reached.
 
-    Temperature 0 is greedy; else tokens are drawn from `sampling`, or from torch's own generator without one.
+    Greedy without `draws`: uniform numbers in [0, 1) of shape (prompts, max_new_tokens). A prompt's tokens depend on
+    its own row of them, whatever else is in the batch.
     """
     device = next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
     cache = build_cache(model.config)
     outputs: list[list[int]] = [[] for _ in prompts]
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
+    draws = draws if draws is None else draws.to(device)
     logits, mask = _read_prompts(model, prompts, cache, device)
     places = mask.sum(-1, keepdim=True) - 1
     for step in range(max_new_tokens):
-        chosen = _choose(logits, temperature, sampling)
+        chosen = logits.argmax(-1) if draws is None else _draw(logits.float() / temperature, draws[:, step])
         for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
             if row >= 0:
                 outputs[row].append(token)
@@ -48,6 +50,7 @@ def decode(
             break
         if len(kept) < SHRINK_BELOW * len(rows):
             rows, chosen, mask, places = rows[kept], chosen[kept], mask[kept], places[kept]
+            draws = draws if draws is None else draws[kept]
             cache.batch_select_indices(kept)
         places = places + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -142,8 +145,8 @@ def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[to
     return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
-def _choose(logits: torch.Tensor, temperature: float, sampling: torch.Generator | None) -> torch.Tensor:
-    if temperature == 0:
-        return logits.argmax(-1)
-    shares = torch.softmax(logits.float() / temperature, -1)
-    return torch.multinomial(shares, 1, generator=sampling)[:, 0]
+def _draw(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """The token in whose share of [0, 1) a row's number falls. Shapes: (rows, vocabulary), result and draws (rows,)."""
+    ends = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
+    chosen = torch.searchsorted(ends, (draws * ends[:, -1])[:, None], right=True)[:, 0]
+    return chosen.clamp(max=ends.size(-1) - 1)

@@ -6,6 +6,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from trl import GRPOTrainer
@@ -45,8 +46,19 @@ class SharedPromptGrpo(GRPOTrainer):
                 end_ids=self.eos_token_ids,
                 max_new_tokens=settings.max_completion_length,
                 temperature=self.temperature,
+                draws=self._draws(len(prompt_ids)),
             )
         return completions, None
+
+    def _draws(self, num_rows: int) -> torch.Tensor:
+        """The numbers that choose this process's completions, in each row by its place among those of all processes."""
+        settings: Any = self.args
+        first = self.accelerator.process_index * num_rows
+        rows = [
+            np.random.default_rng((settings.seed, self.state.global_step, row)).random(settings.max_completion_length)
+            for row in range(first, first + num_rows)
+        ]
+        return torch.from_numpy(np.stack(rows))
 
     def _get_per_token_logps_and_entropies(
         self,
