@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from memr1.agents.decoding import decode
+from memr1.rl.example_stream import ExampleStream
 from memr1.rl.shared_prefix import share_prompts
 
 
@@ -60,23 +61,44 @@ class SharedPromptGrpo(GRPOTrainer):
         ]
         return torch.from_numpy(np.stack(rows))
 
+    def _get_train_sampler(self, dataset: Any = None) -> ExampleStream:
+        settings: Any = self.args
+        return ExampleStream(
+            len(self.train_dataset),
+            num_steps=max(1, -(-settings.max_steps // self.num_iterations)),  # of 0, TRL takes one at learning rate 0
+            prompts_per_step=settings.generation_batch_size // self.num_generations,
+            group_size=self.num_generations,
+            num_passes=self.num_iterations * settings.steps_per_generation,
+            seed=settings.seed,
+        )
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
-        *args: Any,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        rows, row_of = torch.unique(
-            torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1), dim=0, return_inverse=True
+        """In batches of `batch_size` rows, equally many on every process: together they gather sharded weights."""
+        rows = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1).split(batch_size or len(input_ids))
+        found = [self._score_distinct(model, batch, logits_to_keep, **kwargs) for batch in rows]
+        log_probs, entropies, auxiliary = zip(*found, strict=True)
+        return (
+            torch.cat(log_probs),
+            None if entropies[0] is None else torch.cat(entropies),
+            None if auxiliary[0] is None else torch.stack(auxiliary).mean(),
         )
-        shared = partial(model, shared_prompt_tokens=input_ids.size(1) - logits_to_keep)
+
+    def _score_distinct(self, model: Any, batch: torch.Tensor, num_tokens: int, **kwargs: Any) -> Any:
+        """Each row's results, equal rows run once. Shape of the batch: (rows, tokens, 2), tokens beside their mask."""
+        rows, row_of = torch.unique(batch, dim=0, return_inverse=True)
+        shared = partial(model, shared_prompt_tokens=batch.size(1) - num_tokens)
         log_probs, entropies, auxiliary = super()._get_per_token_logps_and_entropies(
-            shared, rows[..., 0], rows[..., 1], logits_to_keep, *args, **kwargs
+            shared, rows[..., 0], rows[..., 1], num_tokens, **kwargs
         )
-        self._spread(row_of, logits_to_keep)
+        self._spread(row_of, num_tokens)
         return log_probs[row_of], None if entropies is None else entropies[row_of], auxiliary
 
     def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:

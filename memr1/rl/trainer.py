@@ -31,11 +31,13 @@ def build_trainer(
     agent: AgentConfig,
     schedule: AgentTraining,
     training: TrainingConfig,
-    deepspeed: Path,
+    deepspeed: Path | None,
     folder: Path,
     seed: int,
 ) -> GRPOTrainer:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
+
+    `deepspeed` is a file of deepspeed_configs/; without one torch trains alone, and the losses are the same.
 
     Raises TrainingError for an example that does not fit into the model's context.
     """
@@ -56,7 +58,12 @@ def build_trainer(
 
 
 def _arguments(
-    agent: AgentConfig, schedule: AgentTraining, training: TrainingConfig, deepspeed: Path, folder: Path, seed: int
+    agent: AgentConfig,
+    schedule: AgentTraining,
+    training: TrainingConfig,
+    deepspeed: Path | None,
+    folder: Path,
+    seed: int,
 ) -> GRPOConfig:
     on_gpu = torch.cuda.is_available()
     passes = training.num_processes * training.num_accumulation_steps
@@ -81,7 +88,8 @@ def _arguments(
         bf16=on_gpu,
         model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
         activation_checkpointing=on_gpu,
-        deepspeed=str(deepspeed),
+        deepspeed=str(deepspeed) if deepspeed else None,
+        ddp_find_unused_parameters=False,  # without DeepSpeed: it would take the value head, no output of ours, for unused
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
         save_total_limit=2,
@@ -93,8 +101,8 @@ def _arguments(
 
 
 def _loss(training: TrainingConfig) -> dict[str, Any]:
-    if training.algorithm == "ppo":  # a mean over all tokens of the batch; the critic is the baseline
-        return {"loss_type": "bnpo", "scale_rewards": "none", "epsilon": training.clip_range}
+    if training.algorithm == "ppo":  # the critic is the baseline; "dapo": a mean over the tokens of all processes
+        return {"loss_type": "dapo", "scale_rewards": "none", "epsilon": training.clip_range}
     if training.loss == "gspo":
         return {"loss_type": "grpo", "scale_rewards": "group", "importance_sampling_level": "sequence"}
     # Dr. GRPO (arXiv 2503.20783) is the paper that found dividing by the deviation to be a bias.

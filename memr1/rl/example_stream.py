@@ -1,0 +1,36 @@
+"""Which examples a whole training sees, in which order."""
+
+from collections.abc import Iterator
+from itertools import chain, count, islice, repeat
+
+import torch
+from torch.utils.data import Sampler
+
+
+class ExampleStream(Sampler[int]):
+    """Row numbers of one training from its first step to its last, as one epoch: in shuffled order, again and again.
+
+    TRL's own sampler shuffles anew in every epoch and forgets when resumed how often it has: the examples then come in
+    another order than in a run that was never stopped. It also drops the last examples of an epoch, and has none to
+    give when there are fewer than a step asks for.
+    """
+
+    def __init__(
+        self, num_examples: int, *, num_steps: int, prompts_per_step: int, group_size: int, num_passes: int, seed: int
+    ) -> None:
+        """`num_passes` is how often the trainer asks for the rows of a step's rollouts."""
+        self._num_examples, self._num_steps = num_examples, num_steps
+        self._prompts_per_step, self._group_size, self._num_passes = prompts_per_step, group_size, num_passes
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._num_steps * self._num_passes * self._prompts_per_step * self._group_size
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.Generator().manual_seed(self._seed)
+        shuffled = (torch.randperm(self._num_examples, generator=order).tolist() for _ in count())
+        examples = chain.from_iterable(shuffled)
+        for _ in range(self._num_steps):
+            chosen = list(islice(examples, self._prompts_per_step))
+            for _ in range(self._num_passes):
+                yield from chain.from_iterable(repeat(example, self._group_size) for example in chosen)
