@@ -28,3 +28,17 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def training_ranks(run: Path) -> list[int]:
+    """Ids of the live processes that train in this run directory."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"memr1.rl.worker" in words and str(run.resolve()).encode() in words:
+                found.append(int(folder.name))
+    return found

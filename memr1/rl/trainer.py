@@ -89,7 +89,7 @@ def _arguments(
         model_init_kwargs={"dtype": "bfloat16" if on_gpu else "float32"},
         activation_checkpointing=on_gpu,
         deepspeed=str(deepspeed) if deepspeed else None,
-        ddp_find_unused_parameters=False,  # without DeepSpeed: it would take the value head, no output of ours, for unused
+        ddp_find_unused_parameters=False,  # without DeepSpeed: the value head would count as unused
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
         save_total_limit=2,

@@ -1,10 +1,5 @@
 """Training for real: torchrun, DeepSpeed ZeRO-2 and TRL on the shipped tiny models, a few steps of each."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -25,6 +20,7 @@ from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_answer_examples, write_manager_examples
 from memr1.run_dir import RunDir, file_digest
 from memr1.tiny.weights import agent_folder
+from tests.processes import training_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -103,30 +99,13 @@ def test_a_cancelled_training_ends_every_rank_and_resumes_to_the_same_weights(
 
     with pytest.raises(Killed):
         train_manager(run, config, cancel_after_three_steps)
-    assert not ranks_of(run)
+    assert not training_ranks(run.root)
     checkpoint = newest_whole_checkpoint(run.checkpoints("memory_manager"))
     assert checkpoint is not None and checkpoint.name == "checkpoint-2"
     train_manager(run, config)
     steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2, 3, 4]
     assert weights_digest(run) == weights_digest(trained[0])
-
-
-def test_ranks_end_when_the_process_that_launched_them_is_killed(tmp_path: Path) -> None:
-    run, _ = prepared_run(tmp_path, "training.memory_manager.num_steps=200")
-    code = (
-        "import sys; from pathlib import Path; from memr1.rl.launch import launch_training;"
-        "from memr1.run_dir import RunDir; from memr1.config import read_resolved_config;"
-        "run = RunDir(Path(sys.argv[1]));"
-        "launch_training(run, read_resolved_config(run.config), 'memory_manager', run.logs / 'train.log')"
-    )
-    flow = subprocess.Popen([sys.executable, "-c", code, str(run.root)])
-    try:
-        wait_until(lambda: len(read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")) >= 1, seconds=180)
-    finally:
-        flow.send_signal(signal.SIGKILL)
-        flow.wait()
-    wait_until(lambda: not ranks_of(run), seconds=20)
 
 
 def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -168,25 +147,3 @@ def test_a_failing_worker_is_an_error_with_its_own_words_and_its_log(tmp_path: P
     with pytest.raises(WorkerFailed, match=r"examples\.jsonl:1") as failure:
         train_manager(run, config)
     assert str(run.logs / "train.log") in str(failure.value)
-
-
-def ranks_of(run: RunDir) -> list[int]:
-    """Ids of the live processes that train in this run directory."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"memr1.rl.worker" in words and str(run.root.resolve()).encode() in words:
-                found.append(int(folder.name))
-    return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Fail unless the condition holds within the time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)

@@ -99,6 +99,14 @@ def reward(
     ]
 
 
+def token_log_probs(model: Any) -> torch.Tensor:
+    """Of some text under a model, token by token."""
+    tokens = torch.arange(20, 60)[None]
+    with torch.no_grad():
+        logits = model.eval()(input_ids=tokens).logits[0, :-1]
+    return logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+
+
 def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": way.num_processes, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -126,6 +134,8 @@ def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
     trainer.save_model(str(folder / "model"))
     if rank == 0:
         (folder / "history.json").write_text(json.dumps(trainer.state.log_history))
+        if way.lora:
+            torch.save(token_log_probs(trainer.accelerator.unwrap_model(trainer.model)), folder / "log_probs.pt")
     trainer.accelerator.wait_for_everyone()
     _leave_process_group()
 

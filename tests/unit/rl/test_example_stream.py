@@ -26,7 +26,9 @@ def test_a_step_has_whole_rollout_groups_and_every_pass_over_it_the_same_rows() 
     steps = [rows[start : start + PROMPTS * GROUP] for start in range(0, len(rows), PROMPTS * GROUP)]
     assert len(steps) == 10 and steps[0::2] == steps[1::2]
     for step in steps:
-        assert [step[place] for place in range(len(step))] == [step[place // GROUP * GROUP] for place in range(len(step))]
+        assert [step[place] for place in range(len(step))] == [
+            step[place // GROUP * GROUP] for place in range(len(step))
+        ]
 
 
 def test_every_example_comes_once_before_any_comes_again() -> None:
