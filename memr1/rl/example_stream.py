@@ -16,21 +16,28 @@ class ExampleStream(Sampler[int]):
     """
 
     def __init__(
-        self, num_examples: int, *, num_steps: int, prompts_per_step: int, group_size: int, num_passes: int, seed: int
+        self,
+        num_examples: int,
+        *,
+        num_batches: int,
+        prompts_per_batch: int,
+        group_size: int,
+        num_passes: int,
+        seed: int,
     ) -> None:
-        """`num_passes` is how often the trainer asks for the rows of a step's rollouts."""
-        self._num_examples, self._num_steps = num_examples, num_steps
-        self._prompts_per_step, self._group_size, self._num_passes = prompts_per_step, group_size, num_passes
+        """A batch is the rows of one rollout; the trainer asks for the same one `num_passes` times."""
+        self._num_examples, self._num_batches, self._num_passes = num_examples, num_batches, num_passes
+        self._prompts_per_batch, self._group_size = prompts_per_batch, group_size
         self._seed = seed
 
     def __len__(self) -> int:
-        return self._num_steps * self._num_passes * self._prompts_per_step * self._group_size
+        return self._num_batches * self._prompts_per_batch * self._group_size
 
     def __iter__(self) -> Iterator[int]:
         order = torch.Generator().manual_seed(self._seed)
         shuffled = (torch.randperm(self._num_examples, generator=order).tolist() for _ in count())
         examples = chain.from_iterable(shuffled)
-        for _ in range(self._num_steps):
-            chosen = list(islice(examples, self._prompts_per_step))
-            for _ in range(self._num_passes):
-                yield from chain.from_iterable(repeat(example, self._group_size) for example in chosen)
+        for batch in range(self._num_batches):
+            if batch % self._num_passes == 0:
+                chosen = list(islice(examples, self._prompts_per_batch))
+            yield from chain.from_iterable(repeat(example, self._group_size) for example in chosen)

@@ -62,11 +62,12 @@ class SharedPromptGrpo(GRPOTrainer):
         return torch.from_numpy(np.stack(rows))
 
     def _get_train_sampler(self, dataset: Any = None) -> ExampleStream:
+        """As long as the training: with rows left over, one that is resumed after its last step would take another."""
         settings: Any = self.args
         return ExampleStream(
             len(self.train_dataset),
-            num_steps=max(1, -(-settings.max_steps // self.num_iterations)),  # of 0, TRL takes one at learning rate 0
-            prompts_per_step=settings.generation_batch_size // self.num_generations,
+            num_batches=max(1, settings.max_steps) * settings.gradient_accumulation_steps,
+            prompts_per_batch=settings.generation_batch_size // self.num_generations,
             group_size=self.num_generations,
             num_passes=self.num_iterations * settings.steps_per_generation,
             seed=settings.seed,

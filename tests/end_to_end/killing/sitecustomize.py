@@ -27,6 +27,6 @@ def plant_kill(event: str, ending: str, count: int) -> None:
     sys.addaudithook(watch)
 
 
-if "MEMR1_TEST_KILL" in os.environ and os.environ.get("RANK") == "0":
+if os.environ.get("MEMR1_TEST_KILL") and os.environ.get("RANK") == "0":
     words = os.environ["MEMR1_TEST_KILL"].split()
     plant_kill(words[0], words[1], int(words[2]))
