@@ -228,6 +228,11 @@ class TrainingOptions(Record):
                 f"prompts_per_step x completions_per_prompt = {self.completions_per_step} does not divide into "
                 f"{passes} equal batches ({self.num_processes} processes, micro_batch {self.micro_batch})"
             )
+        if self.prompts_per_step % self.num_processes:  # rollouts are asked what any of their group put at stake
+            raise ValueError(
+                f"prompts_per_step = {self.prompts_per_step} does not divide over {self.num_processes} processes: a "
+                "rollout group is scored by one process"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from memr1.agents.decoding import decode
+from memr1.rl.example_stream import ExampleStream
 from memr1.rl.shared_prefix import share_prompts
 
 
@@ -66,14 +68,18 @@ class SharedPromptGrpo(GRPOTrainer):
         self,
         model: Any,
         prompt_ids: list[list[int]],
-        temperature: float | None = None,
+        *,
+        greedy: bool = False,
+        call: int = 0,
         log_probs: list[list[float]] | None = None,
     ) -> list[list[int]]:
-        """One completion per prompt, by the whole model, at the training's temperature unless another is given.
+        """One completion per prompt, by the whole model.
 
-        A list given as `log_probs` is filled with the log-probabilities of the tokens, one list per prompt.
+        `call` tells the calls of one step apart: the same prompts get other random numbers. A list given as
+        `log_probs` is filled with the log-probabilities of the tokens, one list per prompt.
         """
         settings: Any = self.args
+        draws = None if greedy else self._draws(len(prompt_ids), call)
         completions: list[list[int]] = []
         for first in range(0, len(prompt_ids), self.decode_batch):
             given: list[list[float]] | None = None if log_probs is None else []
@@ -82,7 +88,8 @@ class SharedPromptGrpo(GRPOTrainer):
                 prompt_ids[first : first + self.decode_batch],
                 end_ids=self.eos_token_ids,
                 max_new_tokens=settings.max_completion_length,
-                temperature=self.temperature if temperature is None else temperature,
+                temperature=self.temperature,
+                draws=None if draws is None else draws[first : first + self.decode_batch],
                 log_probs=given,
             )
             if log_probs is not None:
@@ -92,7 +99,7 @@ class SharedPromptGrpo(GRPOTrainer):
     def complete_greedily(self, prompt_ids: list[list[int]]) -> list[list[int]]:
         """The policy's likeliest tokens. Under ZeRO-3 every rank calls it equally often, with at least one prompt."""
         with self.whole_model() as model:
-            return self.sample_completions(model, prompt_ids, temperature=0.0)
+            return self.sample_completions(model, prompt_ids, greedy=True)
 
     def probe_sampler(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
         """Completions on the path of the rollouts, and the sampler's own log-probabilities of their tokens."""
@@ -124,23 +131,55 @@ class SharedPromptGrpo(GRPOTrainer):
         self._buffered_inputs = group_rows(self._buffered_inputs)
         return self._buffered_inputs[self._step % len(self._buffered_inputs)]
 
+    def _draws(self, num_rows: int, call: int) -> torch.Tensor:
+        """The numbers that choose this process's completions, in each row by its place among those of all processes."""
+        settings: Any = self.args
+        first, origin = self.accelerator.process_index * num_rows, (settings.seed, self.state.global_step, call)
+        rows = [
+            np.random.default_rng((*origin, row)).random(settings.max_completion_length)
+            for row in range(first, first + num_rows)
+        ]
+        return torch.from_numpy(np.reshape(rows, (num_rows, settings.max_completion_length)))
+
+    def _get_train_sampler(self, dataset: Any = None) -> ExampleStream:
+        """As long as the training: with rows left over, one that is resumed after its last step would take another."""
+        settings: Any = self.args
+        return ExampleStream(
+            len(self.train_dataset),
+            num_batches=max(1, settings.max_steps) * settings.gradient_accumulation_steps,
+            prompts_per_batch=settings.generation_batch_size // self.num_generations,
+            group_size=self.num_generations,
+            num_passes=self.num_iterations * settings.steps_per_generation,
+            seed=settings.seed,
+        )
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
-        *args: Any,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        rows, row_of = torch.unique(
-            torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1), dim=0, return_inverse=True
+        """In batches of `batch_size` rows, equally many on every process: together they gather sharded weights."""
+        rows = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1).split(batch_size or len(input_ids))
+        found = [self._score_distinct(model, batch, logits_to_keep, **kwargs) for batch in rows]
+        log_probs, entropies, auxiliary = zip(*found, strict=True)
+        return (
+            torch.cat(log_probs),
+            None if entropies[0] is None else torch.cat(entropies),
+            None if auxiliary[0] is None else torch.stack(auxiliary).mean(),
         )
-        shared = partial(model, shared_prompt_tokens=input_ids.size(1) - logits_to_keep)
+
+    def _score_distinct(self, model: Any, batch: torch.Tensor, num_tokens: int, **kwargs: Any) -> Any:
+        """Each row's results, equal rows run once. Shape of the batch: (rows, tokens, 2), tokens beside their mask."""
+        rows, row_of = torch.unique(batch, dim=0, return_inverse=True)
+        shared = partial(model, shared_prompt_tokens=batch.size(1) - num_tokens)
         log_probs, entropies, auxiliary = super()._get_per_token_logps_and_entropies(
-            shared, rows[..., 0], rows[..., 1], logits_to_keep, *args, **kwargs
+            shared, rows[..., 0], rows[..., 1], num_tokens, **kwargs
         )
-        self._spread(row_of, logits_to_keep)
+        self._spread(row_of, num_tokens)
         return log_probs[row_of], None if entropies is None else entropies[row_of], auxiliary
 
     def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:

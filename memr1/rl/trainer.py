@@ -17,7 +17,6 @@ from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerCont
 from trl import GRPOConfig
 
 from memr1.config import AGENTS, AgentConfig
-from memr1.errors import TrainingError
 from memr1.rl.canary import SamplerCanary
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
@@ -54,14 +53,16 @@ def build_trainer(
     agent: AgentConfig,
     schedule: AgentTraining,
     training: TrainingConfig,
-    deepspeed: Path,
+    deepspeed: Path | None,
     folder: Path,
     seed: int,
 ) -> SharedPromptGrpo:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
 
     The validation examples (there may be none) choose between checkpoints; `reward` knows them too.
-    Raises TrainingError for an example that does not fit into the model's context, and for too few examples.
+    Raises TrainingError for an example that does not fit into the model's context, and when all prompts are too long.
+
+    `deepspeed` is a file of deepspeed_configs/; without one torch trains alone, and the losses are the same.
     """
     tokenizer = load_tokenizer(model)
     kept, held_out = _choose_examples(examples, validation, partial(_count_prompt_tokens, tokenizer), training, folder)
@@ -120,18 +121,13 @@ def _choose_examples(
     training: TrainingConfig,
     folder: Path,
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Those of both that are not too long; the others are listed in `folder`. Raises TrainingError for too few."""
+    """Those of both that are not too long; the others are listed in `folder`. Raises TrainingError when all are."""
     everything = [*examples, *validation]
     short, left_out = leave_out_long_prompts(everything, count_tokens, training.max_prompt_tokens)
     if os.environ.get("RANK", "0") == "0":
         list_left_out(left_out, len(everything), folder)
     held_out_ids = {row["id"] for row in validation}
     kept = [row for row in short if row["id"] not in held_out_ids]
-    if len(kept) < training.prompts_per_step:  # TRL draws whole batches only, and would train on nothing
-        raise TrainingError(
-            f"{len(kept)} training examples make no step of training.prompts_per_step = {training.prompts_per_step}: "
-            "lower it, or give more data"
-        )
     return kept, [row for row in short if row["id"] in held_out_ids]
 
 
@@ -167,7 +163,7 @@ def training_arguments(
     schedule: AgentTraining,
     training: TrainingConfig,
     batches: Batches,
-    deepspeed: Path,
+    deepspeed: Path | None,
     folder: Path,
     seed: int,
 ) -> GRPOConfig:
@@ -193,7 +189,8 @@ def training_arguments(
         **sampler_arguments(training, agent.max_new_tokens),
         **_precision(torch.cuda.is_available()),
         activation_checkpointing=training.gradient_checkpointing,
-        deepspeed=str(deepspeed),
+        deepspeed=str(deepspeed) if deepspeed else None,
+        ddp_find_unused_parameters=False,  # without DeepSpeed: the value head would count as unused
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
         save_total_limit=3 if training.max_validation_examples else 2,  # the two newest, and the best scored
@@ -210,8 +207,8 @@ def _precision(on_gpu: bool) -> dict[str, Any]:
 
 
 def _loss(training: TrainingConfig) -> dict[str, Any]:
-    if training.algorithm == "ppo":  # a mean over all tokens of the batch; the critic is the baseline
-        return {"loss_type": "bnpo", "scale_rewards": "none", "epsilon": training.clip_range}
+    if training.algorithm == "ppo":  # the critic is the baseline; "dapo": a mean over the tokens of all processes
+        return {"loss_type": "dapo", "scale_rewards": "none", "epsilon": training.clip_range}
     if training.loss == "gspo":
         return {"loss_type": "grpo", "scale_rewards": "group", "importance_sampling_level": "sequence"}
     # Dr. GRPO (arXiv 2503.20783) is the paper that found dividing by the deviation to be a bias.

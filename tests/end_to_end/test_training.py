@@ -1,9 +1,5 @@
 """Training for real: torchrun, DeepSpeed ZeRO-2 and TRL on the shipped tiny models, a few steps of each."""
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -122,23 +118,6 @@ def test_a_cancelled_training_ends_every_rank_and_resumes_to_the_same_weights(
     assert served[0] == served[1]
 
 
-def test_ranks_end_when_the_process_that_launched_them_is_killed(tmp_path: Path) -> None:
-    run, _ = prepared_run(tmp_path, "training.memory_manager.num_steps=200")
-    code = (
-        "import sys; from pathlib import Path; from memr1.rl.launch import launch_training;"
-        "from memr1.run_dir import RunDir; from memr1.config import read_resolved_config;"
-        "run = RunDir(Path(sys.argv[1]));"
-        "launch_training(run, read_resolved_config(run.config), 'memory_manager', run.logs / 'train.log')"
-    )
-    flow = subprocess.Popen([sys.executable, "-c", code, str(run.root)])
-    try:
-        wait_until(lambda: len(read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")) >= 1, seconds=180)
-    finally:
-        flow.send_signal(signal.SIGKILL)
-        flow.wait()
-    wait_until(lambda: not ranks_of(run), seconds=20)
-
-
 def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
     options = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.memory_manager.num_steps=8")
     whole, config = prepared_run(tmp_path / "whole", *options)
@@ -181,11 +160,3 @@ def test_a_failing_worker_is_an_error_with_its_own_words_and_its_log(tmp_path: P
     with pytest.raises(WorkerFailed, match=r"examples\.jsonl:1") as failure:
         train_manager(run, config)
     assert str(run.logs / "train.log") in str(failure.value)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Fail unless the condition holds within the time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)

@@ -51,10 +51,12 @@ class TrajectoryGrpo(SharedPromptGrpo):
     def __init__(self, *args: Any, task: TrajectoryTask, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._task = task
+        self._num_calls = 0  # of the sampler, in this step
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, torch.Tensor]:
         """This rank's turns of the step as TRL's batch; `inputs` says nothing."""
         rank, num_ranks = self.accelerator.process_index, self.accelerator.num_processes
+        self._num_calls = 0
         plan = self._task.plan(self.state.global_step)
         with self.whole_model() as model:
             rollouts = self._task.roll_out(plan, partial(self._sample, model), rank, num_ranks)
@@ -74,13 +76,18 @@ class TrajectoryGrpo(SharedPromptGrpo):
         settings: Any = self.args  # a GRPOConfig: the base class promises less
         return int(settings.steps_per_generation)
 
+    def _next_call(self) -> int:
+        """A number that no other call of the step has, on whichever rank."""
+        self._num_calls += 1
+        return self._num_calls * self.accelerator.num_processes + self.accelerator.process_index
+
     def _sample(self, model: Any, prompts: list[str]) -> list[Sample]:
         """Raises TrainingError for a prompt that leaves no room for a completion."""
         prompt_ids, *_ = self._tokenize_prompts([[{"role": "user", "content": prompt}] for prompt in prompts])
         room = getattr(self.causal_model(self.model).config, "max_position_embeddings", None)
         settings: Any = self.args
         check_room(max(map(len, prompt_ids)), settings.max_completion_length, room, "of a rollout")
-        completion_ids = self.sample_completions(model, prompt_ids)
+        completion_ids = self.sample_completions(model, prompt_ids, call=self._next_call())
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         return [
             Sample(text, prompt, completion, completion[-1] not in self.eos_token_ids)
