@@ -40,11 +40,10 @@ def decode(
     if log_probs is not None:
         log_probs.extend([] for _ in prompts)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
-    draws = draws if draws is None else draws.to(device)
     logits, mask = _read_prompts(model, prompts, cache, device)
     places = mask.sum(-1, keepdim=True) - 1
     for step in range(max_new_tokens):
-        chosen = logits.argmax(-1) if draws is None else _draw(logits.float() / temperature, draws[:, step])
+        chosen = logits.argmax(-1) if draws is None else _draw(logits.float() / temperature, draws[:, step].to(device))
         _append(outputs, rows, chosen)
         if log_probs is not None:
             _append(log_probs, rows, _score(logits.float() / temperature, chosen))

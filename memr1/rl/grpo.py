@@ -144,11 +144,12 @@ class SharedPromptGrpo(GRPOTrainer):
     def _get_train_sampler(self, dataset: Any = None) -> ExampleStream:
         """As long as the training: with rows left over, one that is resumed after its last step would take another."""
         settings: Any = self.args
+        examples: Any = self.train_dataset
         return ExampleStream(
-            len(self.train_dataset),
+            len(examples),
             num_batches=max(1, settings.max_steps) * settings.gradient_accumulation_steps,
-            prompts_per_batch=settings.generation_batch_size // self.num_generations,
-            group_size=self.num_generations,
+            prompts_per_batch=settings.generation_batch_size // settings.num_generations,
+            group_size=settings.num_generations,
             num_passes=self.num_iterations * settings.steps_per_generation,
             seed=settings.seed,
         )
@@ -163,8 +164,9 @@ class SharedPromptGrpo(GRPOTrainer):
         **kwargs: Any,
     ) -> Any:
         """In batches of `batch_size` rows, equally many on every process: together they gather sharded weights."""
-        rows = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1).split(batch_size or len(input_ids))
-        found = [self._score_distinct(model, batch, logits_to_keep, **kwargs) for batch in rows]
+        rows = torch.stack([input_ids, attention_mask.to(input_ids.dtype)], -1)
+        batches = torch.split(rows, batch_size or len(rows))
+        found = [self._score_distinct(model, batch, logits_to_keep, **kwargs) for batch in batches]
         log_probs, entropies, auxiliary = zip(*found, strict=True)
         return (
             torch.cat(log_probs),

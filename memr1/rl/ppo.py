@@ -98,7 +98,8 @@ class PpoTrainer(SharedPromptGrpo):
             self._values.float(), inputs["old_values"], inputs["returns"], self._ppo.clip_range
         )
         self.report("value_loss", self._mean(losses.detach(), inputs["scored"]))
-        return policy_loss + self._ppo.value_coefficient * (losses * inputs["scored"]).sum() / inputs["num_scored"]
+        value_loss: torch.Tensor = (losses * inputs["scored"]).sum() / inputs["num_scored"]
+        return policy_loss + self._ppo.value_coefficient * value_loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """The policy alone: nobody serves a critic, and DeepSpeed's own files carry it between checkpoints."""

@@ -172,12 +172,7 @@ def training_arguments(
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=schedule.num_steps,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[training.schedule],
-        warmup_steps=training.warmup_steps,
-        adam_beta1=ADAM_BETAS[0],
-        adam_beta2=ADAM_BETAS[1],
-        max_grad_norm=1.0,
+        **_optimiser(schedule, training),
         beta=schedule.kl_coefficient,
         **_loss(training),
         num_iterations=num_epochs,
@@ -199,6 +194,17 @@ def training_arguments(
         seed=seed,
         data_seed=seed,
     )
+
+
+def _optimiser(schedule: AgentTraining, training: TrainingConfig) -> dict[str, Any]:
+    return {
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": {"linear": "linear", "constant": "constant_with_warmup"}[training.schedule],
+        "warmup_steps": training.warmup_steps,
+        "adam_beta1": ADAM_BETAS[0],
+        "adam_beta2": ADAM_BETAS[1],
+        "max_grad_norm": 1.0,
+    }
 
 
 def _precision(on_gpu: bool) -> dict[str, Any]:

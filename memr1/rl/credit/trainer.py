@@ -79,7 +79,7 @@ class TrajectoryGrpo(SharedPromptGrpo):
     def _next_call(self) -> int:
         """A number that no other call of the step has, on whichever rank."""
         self._num_calls += 1
-        return self._num_calls * self.accelerator.num_processes + self.accelerator.process_index
+        return int(self._num_calls * self.accelerator.num_processes + self.accelerator.process_index)
 
     def _sample(self, model: Any, prompts: list[str]) -> list[Sample]:
         """Raises TrainingError for a prompt that leaves no room for a completion."""
