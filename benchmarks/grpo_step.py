@@ -5,12 +5,14 @@
 The same random weights (the tiny pair's shape), prompts, seed and lengths for both: two prompts, eight completions
 each, 64 new tokens, one thread, float32, a KL penalty. First both losses and all gradients are compared on one batch
 of rollouts: they must agree to 1e-5. `floor_ratio` is the arithmetic: tokens that stock TRL runs through the network,
-G(P + R), over those that cannot be avoided, P + G·R.
+G(P + R), over those that cannot be avoided, P + G·R; `share_of_floor` is how much of that is reached.
 
-Left out: memory. In one process the second trainer reuses what the first one left to the allocator.
+Memory is the resident memory that two steps take at most beyond what the trainer held before them, each trainer in a
+process of its own: in one, the second would reuse what the first left to the allocator. Linux only.
 """
 
 import argparse
+import multiprocessing
 import os
 import time
 from collections.abc import Mapping
@@ -42,30 +44,35 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(1)
     lengths, rounds = ((128, 1024), 1) if options.quick else (PROMPT_TOKENS, 3)
     with TemporaryDirectory() as folder:
+        write_network(Path(folder) / "network")
+        memory = [measure_memory(length, Path(folder)) for length in (lengths[1:] if options.quick else lengths)]
         rows = [measure_row(length, rounds, Path(folder)) for length in lengths]
     return {
         "num_prompts": NUM_PROMPTS,
         "completions_per_prompt": GROUP,
         "new_tokens": NEW_TOKENS,
         "rows": rows,
+        "memory": memory,
     }
 
 
 def show(figures: Mapping[str, Any]) -> str:
-    lines = [" prompt  stock s  memr1 s  ratio  floor  difference of loss, gradient"]
+    lines = [" prompt  stock s  memr1 s  ratio  floor  reached  difference of loss, gradient"]
     for row in figures["rows"]:
         lines.append(
             f"{row['prompt_tokens']:>7} {row['stock_seconds']:>8.2f} {row['memr1_seconds']:>8.2f} {row['ratio']:>6.2f} "
-            f"{row['floor_ratio']:>6.2f}  "
+            f"{row['floor_ratio']:>6.2f} {row['share_of_floor']:>8.0%}  "
             f"{row['loss_difference']:.0e}, {row['gradient_difference']:.0e}"
         )
+    lines += ["", " prompt  stock MiB  memr1 MiB  ratio"]
+    for row in figures["memory"]:
+        lines.append(f"{row['prompt_tokens']:>7} {row['stock_mib']:>10} {row['memr1_mib']:>10} {row['ratio']:>6.2f}")
     return "\n".join(lines)
 
 
 def measure_row(length: int, rounds: int, folder: Path) -> dict[str, Any]:
     """One row: the least seconds a step of either took, and how far the two differ."""
     network = folder / "network"
-    write_network(network)
     trainers = {name: build(kind, network, length, folder) for name, kind in KINDS.items()}
     loss_difference, gradient_difference = compare(*trainers.values())
     if max(loss_difference, gradient_difference) > TOLERANCE:
@@ -79,15 +86,40 @@ def measure_row(length: int, rounds: int, folder: Path) -> dict[str, Any]:
             trainer.train()
             seconds[name].append(clock.seconds)
     stock, ours = (min(values) for values in seconds.values())
+    floor = GROUP * (length + NEW_TOKENS) / (length + GROUP * NEW_TOKENS)
     return {
         "prompt_tokens": length,
         "stock_seconds": round(stock, 3),
         "memr1_seconds": round(ours, 3),
         "ratio": round(stock / ours, 2),
-        "floor_ratio": round(GROUP * (length + NEW_TOKENS) / (length + GROUP * NEW_TOKENS), 2),
+        "floor_ratio": round(floor, 2),
+        "share_of_floor": round(stock / ours / floor, 2),
         "loss_difference": loss_difference,
         "gradient_difference": gradient_difference,
     }
+
+
+def measure_memory(length: int, folder: Path) -> dict[str, Any]:
+    """One row: what either's training takes at most, in a fresh process each."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        stock, ours = (processes.apply(peak_mib, (name, folder / "network", length, folder)) for name in KINDS)
+    return {"prompt_tokens": length, "stock_mib": stock, "memr1_mib": ours, "ratio": round(stock / ours, 2)}
+
+
+def peak_mib(name: str, network: Path, length: int, folder: Path) -> int:
+    """How far the resident memory of this process rises while it trains."""
+    torch.set_num_threads(1)
+    trainer = build(KINDS[name], network, length, folder)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew at what is resident now
+    before = memory_field("VmRSS")
+    trainer.train()
+    return round((memory_field("VmHWM") - before) / 1024)
+
+
+def memory_field(name: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 KINDS: dict[str, type[GRPOTrainer]] = {"stock": GRPOTrainer, "memr1": SharedPromptGrpo}

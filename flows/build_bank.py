@@ -1,4 +1,6 @@
-"""Stage 2: the training conversations → 2_bank, read turn by turn by the Memory Manager as it is before training."""
+"""Stage 2: the conversations of training and validation → 2_bank, read turn by turn by the Memory Manager as it is
+before training.
+"""
 
 from pathlib import Path
 
@@ -11,5 +13,5 @@ from flows.stages import finish_stage
 
 @flow(name="build-bank")
 def build_bank(run_dir: Path) -> None:
-    """Build the banks that the Memory Manager's training examples start from."""
+    """Build the banks that the Memory Manager's examples start from."""
     finish_stage(run_dir, "build_bank", in_child(work.build_training_banks, "reading turns"))

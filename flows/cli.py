@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from flows.bank_cli import bank
 from memr1.errors import Memr1Error
 
 app = typer.Typer(
@@ -20,6 +21,8 @@ app = typer.Typer(
     help="Memory for language models, learned by reinforcement and run as an operated system.",
     epilog="Start with: memr1 doctor, then memr1 run quickstart.",
 )
+
+app.add_typer(bank, name="bank")
 
 Overrides = Annotated[
     list[str],

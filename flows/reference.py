@@ -127,8 +127,10 @@ def _cli_page() -> str:
         text = CliRunner().invoke(app, [*words, "--help"], prog_name="memr1").output
         return "```text\n" + "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n```\n"
 
-    names: list[str] = list(getattr(get_command(app), "commands", {}))
-    parts = [f"## memr1 {name}\n\n{help_of(name)}" for name in names]
+    names: list[str] = []
+    for name, command in getattr(get_command(app), "commands", {}).items():
+        names += [name, *(f"{name} {below}" for below in getattr(command, "commands", {}))]
+    parts = [f"## memr1 {name}\n\n{help_of(*name.split())}" for name in names]
     exits = (
         "Exit codes: 0 done · 1 a run or a command failed, with the reason on standard error · 2 wrong usage · "
         "130 Ctrl-C. A refused promotion is a result, not a failure.\n\n"

@@ -42,9 +42,12 @@ def _train(phase: str, opened: OpenRun) -> Counts:
         log_path = opened.logs / f"{stage_of(phase)}.log"
         summary = launch_training(opened.run, opened.config, phase, log_path, on_step)
     stream.send_all(read_metrics(opened.run.checkpoints(phase) / "metrics.jsonl"))
+    stream.send_served(summary.served_step)
     rewards = {"first_reward": summary.first_reward, "last_reward": summary.last_reward}
+    if summary.validation_reward is not None:
+        rewards["validation_reward"] = summary.validation_reward
     counts = {"num_examples": num_examples, "num_steps": summary.num_steps, "num_left_out": summary.num_left_out}
-    return {**counts, **{name: round(value, 3) for name, value in rewards.items()}}
+    return {**counts, "served_step": summary.served_step, **{name: round(value, 3) for name, value in rewards.items()}}
 
 
 def _write_examples(phase: str, opened: OpenRun) -> int:
@@ -55,5 +58,10 @@ def _write_examples(phase: str, opened: OpenRun) -> int:
 
 
 def _figures(metrics: Mapping[str, float]) -> str:
-    figures = {"reward": metrics["reward"], "KL": metrics.get("kl"), "tokens": metrics.get("completion_tokens")}
+    figures = {
+        "reward": metrics.get("reward"),
+        "validation": metrics.get("validation_reward"),
+        "KL": metrics.get("kl"),
+        "tokens": metrics.get("completion_tokens"),
+    }
     return ", ".join(f"{name} {value:.3g}" for name, value in figures.items() if value is not None)

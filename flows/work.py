@@ -30,7 +30,7 @@ def accept_dataset(run: RunDir, config: RunConfig, on_progress: "OnProgress") ->
 
 
 def build_training_banks(run: RunDir, config: RunConfig, on_progress: "OnProgress") -> Counts:
-    """Let the untrained Memory Manager read the training conversations."""
+    """Let the untrained Memory Manager read the conversations of training and validation."""
     from memr1.agents.bank_stage import build_training_banks
 
     summary = build_training_banks(run, config, embedding_cache(), on_progress)
@@ -42,7 +42,7 @@ def build_training_banks(run: RunDir, config: RunConfig, on_progress: "OnProgres
 
 
 def write_examples(run: RunDir, config: RunConfig, on_progress: "OnProgress", phase: str) -> Counts:
-    """A phase's training examples; the Answer Agent's are about banks that the trained Memory Manager builds now."""
+    """A phase's examples; the Answer Agent's are about banks that the trained Memory Manager builds now."""
     from memr1.bank.embedding import build_embedder
     from memr1.rl.prepare import write_examples
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Tag, ValidationError, model_validator
 
 from memr1.errors import ConfigError
+from memr1.model_options import GeneratorConfig, TransformersModel
 from memr1.records import Record, kind_unless_given
 from memr1.training_options import AgentTraining, GrpoTraining, TrainingConfig
 
@@ -73,41 +74,24 @@ class LanceBank(Record):
     kind: Literal["lancedb"] = "lancedb"
 
 
+class WeaviateBank(Record):
+    """Entries live in the Weaviate server at $WEAVIATE_URL (see .env.example), one tenant per scope."""
+
+    kind: Literal["weaviate"]
+    collection: str = Field(
+        "MemoryEntry", pattern=r"^[A-Z][_0-9A-Za-z]*$", description="The collection; made when it is not there."
+    )
+    replication_factor: int = Field(1, ge=1, description="Nodes that keep each tenant, when the collection is made.")
+    consistency: Literal["ONE", "QUORUM", "ALL"] = Field("QUORUM", description="Nodes that confirm a write or read.")
+    timeout_seconds: float = Field(10.0, gt=0, description="Limit of one call, the client's own repeats included.")
+    wait_seconds: float = Field(27.0, ge=0, description="How long a server that does not answer is waited for.")
+
+
 BankConfig = Annotated[
-    Annotated[InMemoryBank, Tag("in_memory")] | Annotated[LanceBank, Tag("lancedb")], kind_unless_given("lancedb")
-]
-
-
-class TransformersModel(Record):
-    """A causal language model in this process."""
-
-    kind: Literal["transformers"] = "transformers"
-    model: str = Field("tiny", description='"tiny" (shipped with memr1), a local folder, or a Hugging Face hub id.')
-    batch_size: int = Field(64, ge=1, description="Prompts decoded together.")
-
-
-class EndpointModel(Record):
-    """An OpenAI-compatible server at $MEMR1_ENDPOINT_URL, with $MEMR1_ENDPOINT_KEY. Cannot be trained."""
-
-    kind: Literal["endpoint"]
-    model: str = Field(description="The model name the server knows.")
-    timeout_seconds: float = Field(60.0, gt=0, description="Limit of one request.")
-    num_retries: int = Field(4, ge=0, description="Repeats after a refused or broken request, with growing pauses.")
-    concurrency: int = Field(8, ge=1, description="Requests under way at once.")
-
-
-class ScriptedModel(Record):
-    """Always the same reply: for trying a pipeline without any model."""
-
-    kind: Literal["scripted"]
-    reply: str = Field(description="The text returned for every prompt.")
-
-
-GeneratorConfig = Annotated[
-    Annotated[TransformersModel, Tag("transformers")]
-    | Annotated[EndpointModel, Tag("endpoint")]
-    | Annotated[ScriptedModel, Tag("scripted")],
-    kind_unless_given("transformers"),
+    Annotated[InMemoryBank, Tag("in_memory")]
+    | Annotated[LanceBank, Tag("lancedb")]
+    | Annotated[WeaviateBank, Tag("weaviate")],
+    kind_unless_given("lancedb"),
 ]
 
 
@@ -278,7 +262,8 @@ def _explain(error: ValidationError, source: str, tree: Mapping[str, Any]) -> st
 
 def _problems(error: ValidationError, tree: Mapping[str, Any]) -> Iterator[str]:
     for problem in error.errors():
-        name = _option_name(problem["loc"], tree)
+        # What a whole section is told ends in its variant, which is not an option.
+        name = _option_name(problem["loc"], tree, ends_in_option=problem["type"] != "value_error")
         if problem["type"] == "extra_forbidden":
             yield f"unknown option {name!r} (see `memr1 config` for every option)"
         elif not name:  # of the configuration as a whole, which is too long to be shown
@@ -287,13 +272,13 @@ def _problems(error: ValidationError, tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {problem['msg']} (got {json.dumps(problem['input'], default=str)[:80]})"
 
 
-def _option_name(location: Sequence[str | int], tree: Mapping[str, Any]) -> str:
+def _option_name(location: Sequence[str | int], tree: Mapping[str, Any], ends_in_option: bool) -> str:
     """The option as a user writes it: pydantic also names the variant, which is no part of it."""
     parts: list[str] = []
     node: Any = tree
     for part in location:
         known = isinstance(node, Mapping) and part in node
-        if known or part == location[-1]:
+        if known or (ends_in_option and part == location[-1]):
             parts.append(str(part))
             node = node[part] if known else None
     return ".".join(parts)

@@ -71,6 +71,11 @@ def embedding_cache() -> Path:
     return cache_folder() / "embeddings.sqlite"
 
 
+def verdict_cache() -> Path:
+    """The file of a judge's verdicts, shared by all runs and processes."""
+    return cache_folder() / "verdicts.sqlite"
+
+
 def set_hub_default(names_hub_model: bool, environ: MutableMapping[str, str] = os.environ) -> None:
     """Keep transformers off the network, unless the run names a Hugging Face hub model or the user has decided."""
     environ.setdefault("HF_HUB_OFFLINE", "0" if names_hub_model else "1")

@@ -16,7 +16,8 @@ from memr1.environment import find_home, has_gpu
 from memr1.records import Record
 
 LIBRARIES = (
-    "memr1 torch transformers trl peft accelerate deepspeed prefect mlflow great-expectations lancedb boto3"
+    "memr1 torch transformers trl peft accelerate deepspeed prefect mlflow great-expectations lancedb weaviate-client "
+    "boto3"
 ).split()
 NEEDED_DISK_GB = 2.0  # after installation: one run, the registry, the caches
 NEEDED_MEMORY_GB = 4.0
@@ -150,6 +151,7 @@ _VARIABLES = (
     ("PREFECT_API_URL", "", "a server started and ended with each run; set it to use a lasting one"),
     ("MLFLOW_TRACKING_URI", "", ""),
     ("MEMR1_ENDPOINT_URL", "", "needed only by generators of kind endpoint"),
+    ("WEAVIATE_URL", "", 'needed only when bank.kind is "weaviate"'),
     ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "credentials are needed only when storage.uri is set"),
 )
 

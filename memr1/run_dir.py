@@ -4,8 +4,8 @@ runs/<run_id>/
     config.json environment.json logs/attempt_<n>/ logs/latest nodes/ (while several machines train)
     1_data/          conversations.jsonl questions.jsonl splits.json validation.json rejected.jsonl
     2_bank/          entries.jsonl operations.jsonl summary.json
-    3_examples/      <phase>/…
-    4_checkpoints/   <phase>/checkpoint-<step>/ (resumes), <phase>/model/ (serves), metrics.jsonl
+    3_examples/      <phase>/examples.jsonl <phase>/validation_examples.jsonl
+    4_checkpoints/   <phase>/checkpoint-<step>/ (resumes), <phase>/model/ (serves), served.json, metrics.jsonl
     5_evaluation/    answers.jsonl report.json report.md report.html
     6_registry/      registration.json gate.json
 

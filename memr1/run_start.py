@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from memr1.config import AGENTS, GeneratorConfig, RunConfig, load_config, read_resolved_config
+from memr1.config import AGENTS, RunConfig, load_config, read_resolved_config
 from memr1.console import write_log_file
 from memr1.data.stored import read_identity
 from memr1.environment import set_hub_default
 from memr1.errors import ConfigError, DatasetFormatError
 from memr1.machine import describe_machine
+from memr1.model_options import GeneratorConfig
 from memr1.records import write_json
 from memr1.run_dir import RunDir, file_digest
 

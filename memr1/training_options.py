@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, Tag, field_validator, model_validator
 
+from memr1.model_options import EndpointModel
 from memr1.records import Record, kind_unless_given
 
 PER_TURN_LOSSES = ("grpo", "dr_grpo", "gspo")  # those that average over completions, not over all tokens of a batch
+RewardName = Literal["exact_match", "token_f1", "judge"]
 
 
 class LoraConfig(Record):
@@ -59,6 +61,13 @@ class GuardConfig(Record):
     max_kl: float = Field(2.0, gt=0, description="Largest divergence from the starting policy, nats per token.")
     max_parse_failures: float = Field(0.95, gt=0, description="Largest share of completions that cannot be read …")
     patience: int = Field(5, ge=1, description="… and how many steps in a row it, or a constant policy, is tolerated.")
+    memory_preflight: bool = Field(True, description="Try the largest micro-batch before the first step.")
+    max_sampler_gap: float | None = Field(
+        None,
+        gt=0,
+        description="Largest mean difference between the sampler's and the trainer's log-probabilities of the same "
+        "tokens, nats; unset: 0.001 in float32, 0.1 in bfloat16 or with vLLM.",
+    )
 
 
 class StepCredit(Record):
@@ -128,10 +137,29 @@ RolloutConfig = Annotated[
 ]
 
 
+class ExtraRewards(Record):
+    """Weights of what is added to the score of the answers (memr1.rl.reward); 0 leaves a reward out."""
+
+    format: float = Field(0.0, ge=0, description="Output that can be read: 1, else 0.")
+    memory_size: float = Field(
+        0.0, ge=0, description="Words that take the bank over 0.7 of what was read: down to -1 (Manager; Memory-R2)."
+    )
+    evidence_kept: float = Field(
+        0.0, ge=0, description="Share of the questions' evidence turns that the bank still rests on (Manager)."
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that count."""
+        return tuple(name for name, weight in self if weight > 0)
+
+
 class TrainingOptions(Record):
     """What every algorithm needs to know."""
 
-    reward: Literal["exact_match", "token_f1"] = Field("exact_match", description="How an answer is scored.")
+    reward: RewardName = Field("exact_match", description="How an answer is scored.")
+    judge: EndpointModel | None = Field(None, description="The model that judges answers when the reward is judge.")
+    extra_rewards: ExtraRewards = ExtraRewards()
     prompts_per_step: int = Field(32, ge=1, description="Different training examples in one optimiser step.")
     completions_per_prompt: int = Field(8, ge=2, description="Size of a rollout group.")
     micro_batch: int = Field(128, ge=1, description="Completions per process in one forward and backward pass.")
@@ -152,6 +180,9 @@ class TrainingOptions(Record):
         4, ge=0, description="Questions about other facts of the bank scored with a turn's own (Manager's reward)."
     )
     checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+    max_validation_examples: int = Field(
+        64, ge=0, description="Validation examples that choose the checkpoint to serve; 0 serves the last one."
+    )
     num_processes: int = Field(
         2, ge=1, description="Training processes over all machines: one per GPU, or CPU cores to use."
     )
@@ -197,6 +228,19 @@ class TrainingOptions(Record):
                 f"prompts_per_step x completions_per_prompt = {self.completions_per_step} does not divide into "
                 f"{passes} equal batches ({self.num_processes} processes, micro_batch {self.micro_batch})"
             )
+        if self.prompts_per_step % self.num_processes:  # rollouts are asked what any of their group put at stake
+            raise ValueError(
+                f"prompts_per_step = {self.prompts_per_step} does not divide over {self.num_processes} processes: a "
+                "rollout group is scored by one process"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_judge(self) -> "TrainingOptions":
+        if self.reward == "judge" and self.judge is None:
+            raise ValueError('reward = "judge" needs one: set training.judge.kind=endpoint and training.judge.model')
+        if self.reward != "judge" and self.judge is not None:
+            raise ValueError(f'reward = "{self.reward}" asks no judge: set training.reward=judge, or name no judge')
         return self
 
 
@@ -208,29 +252,32 @@ class GrpoTraining(TrainingOptions):
     loss: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "gspo"] = Field(
         "grpo", description="The paper's loss, or a named variant of it (TRL's names; gspo: one ratio per sequence)."
     )
+    skip_zero_variance: bool = Field(
+        False, description="Leave groups of equal rewards out of the loss, their KL penalty too (always when it is 0)."
+    )
 
     @model_validator(mode="after")
-    def _samples_trajectories_itself(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.rollout.kind != "in_process":
-            raise ValueError(f'credit.kind = "local_global" reads turn by turn, without {self.rollout.kind}')
-        return self
-
-    @model_validator(mode="after")
-    def _reads_as_one_agent(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.policies.kind == "shared":
-            raise ValueError(
-                'credit.kind = "local_global" lets a Memory Manager read whole sessions, policies.kind = "shared" '
-                "mixes its turns with questions: choose one of the two"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _weighs_turns(self) -> "GrpoTraining":
-        if self.credit.kind == "local_global" and self.loss not in PER_TURN_LOSSES:
-            raise ValueError(
-                f'credit.kind = "local_global" averages turn by turn, loss = "{self.loss}" token by token: '
-                f"set loss to {' or '.join(PER_TURN_LOSSES)}"
-            )
+    def _credit_fits(self) -> "GrpoTraining":
+        """Raises ValueError for what trajectories cannot be combined with."""
+        if self.credit.kind == "step":
+            return self
+        extras = ", ".join(self.extra_rewards.names)
+        clashes = {
+            f'averages turn by turn, loss = "{self.loss}" token by token: set loss to {" or ".join(PER_TURN_LOSSES)}':
+                self.loss not in PER_TURN_LOSSES,
+            f'samples turn after turn in the training processes, not by rollout.kind = "{self.rollout.kind}": '
+            'set rollout.kind = "in_process"':
+                self.rollout.kind != "in_process",
+            'lets a Memory Manager read whole sessions, policies.kind = "shared" mixes its turns with questions: '
+            "choose one of the two":
+                self.policies.kind == "shared",
+            f"scores whole sessions, extra_rewards ({extras}) single turns: choose one": bool(extras),
+            "keeps the KL penalty of groups without variance: set skip_zero_variance = false":
+                self.skip_zero_variance,
+        }  # fmt: skip
+        for clash, is_so in clashes.items():
+            if is_so:
+                raise ValueError(f'credit.kind = "local_global" {clash}')
         return self
 
 

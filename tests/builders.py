@@ -189,3 +189,47 @@ def random_qwen2(vocabulary_size: int) -> Any:
         initializer_range=0.5,  # large weights: attention that tells positions apart, and logits without near-ties
     )
     return Qwen2ForCausalLM(config).eval()
+
+
+def build_small_trainer(
+    folder: Path, model: Path, kind: Any = None, *, rows: Sequence[Any] = (), **settings: Any
+) -> Any:
+    """A memr1 trainer in this process alone, without DeepSpeed. Callbacks are the test's to add.
+
+    Its rewards mean nothing, but differ between completions. `settings` are GRPOConfig's; `lora` is a rank, `ppo` the
+    section of memr1.training_options, `train` rows of `example_id` and `prompt`.
+    """
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl import GRPOConfig
+
+    from memr1.rl.grpo import SharedPromptGrpo
+
+    rank, ppo = settings.pop("lora", 0), settings.pop("ppo", None)
+    fixed = {
+        "output_dir": str(folder), "max_steps": 2, "learning_rate": 1e-3, "per_device_train_batch_size": 8,
+        "num_generations": 4, "max_completion_length": 8, "beta": 0.02, "use_cpu": True, "bf16": False,
+        "activation_checkpointing": False, "model_init_kwargs": {"dtype": "float32"}, "report_to": "none",
+        "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True, "seed": 3,
+    }  # fmt: skip
+    return (kind or SharedPromptGrpo)(
+        model=str(model),
+        reward_funcs=_length_reward,
+        args=GRPOConfig(**{**fixed, **settings}),
+        train_dataset=Dataset.from_list(
+            list(rows) or [prompt_row(f"e{number}", "ab" * number) for number in range(1, 9)]
+        ),
+        processing_class=AutoTokenizer.from_pretrained(str(model), padding_side="left"),
+        peft_config=LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM") if rank else None,
+        **({"ppo": ppo} if ppo else {}),
+    )
+
+
+def prompt_row(identity: str, text: str) -> dict[str, Any]:
+    """A training example as a trainer holds it."""
+    return {"example_id": identity, "prompt": [{"role": "user", "content": text}]}
+
+
+def _length_reward(completions: Sequence[Any], **_: Any) -> list[float]:
+    return [sum(map(ord, completion[0]["content"])) % 97 / 97 for completion in completions]

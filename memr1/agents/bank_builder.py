@@ -19,6 +19,7 @@ from memr1.agents.memory_manager import ManagerDecision, ManagerPolicy, ManagerR
 from memr1.bank.bank import BankStore, MemoryBank
 from memr1.bank.embedding import Embedder
 from memr1.bank.operation import JournalRecord, Source
+from memr1.bank.retrieval import embedded_part
 from memr1.data.conversation import Conversation, OperationKind
 from memr1.errors import AgentError, BankError
 from memr1.records import Record
@@ -63,6 +64,10 @@ class _Step:
     @property
     def query(self) -> str:
         return "\n".join(self.facts)
+
+    @property
+    def embedded_query(self) -> str:
+        return embedded_part(self.query, {entry.speaker for entry in self.bank.entries()})
 
 
 def build_banks(
@@ -157,7 +162,7 @@ class _Build:
             self._apply(list(zip(steps, self._decide(steps), strict=True)))
 
     def _decide(self, steps: Sequence[_Step]) -> list[ManagerDecision]:
-        self._embedder.embed([step.query for step in steps])  # remembered: one batch instead of one call each
+        self._embedder.embed([step.embedded_query for step in steps])  # remembered: one batch, not one call each
         return self._manager.decide(
             [
                 ManagerRequest(

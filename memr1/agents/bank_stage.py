@@ -1,4 +1,5 @@
-"""Stage 2: the training conversations' banks, as the Memory Manager builds them before it is trained.
+"""Stage 2: the banks that training starts from, as the Memory Manager builds them before it is trained: those of the
+training conversations, and those of the validation conversations, which choose between checkpoints.
 
 Writes in 2_bank: store/ (the live bank), operations.jsonl (its journal), entries.jsonl, summary.json, validation.json.
 Killed anywhere, it continues from the journal.
@@ -14,6 +15,7 @@ from memr1.bank.embedding import build_embedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.stores import open_store
 from memr1.config import AGENTS, RunConfig
+from memr1.data.conversation import SplitName
 from memr1.data.stored import read_dataset
 from memr1.data.validation import validate_rows
 from memr1.records import write_json, write_jsonl
@@ -23,7 +25,7 @@ from memr1.run_dir import RunDir
 def build_training_banks(
     run: RunDir, config: RunConfig, cache: Path, on_step: Callable[[int, int], None]
 ) -> BuildSummary:
-    """Build, check and write the banks of the training split. `cache` is the file of known embeddings.
+    """Build, check and write the banks of training and validation. `cache` is the file of known embeddings.
 
     Raises AgentError when no output parses, ExpectationsFailed when the suite refuses the entries.
     """
@@ -31,10 +33,9 @@ def build_training_banks(
     pair = build_pair(config, dict.fromkeys(AGENTS))
     embedder = build_embedder(cache)
     store = open_store(config.bank, run.bank / "store", embedder)
-    by_id = {conversation.id: conversation for conversation in dataset.conversations}
     try:
         summary = build_banks(
-            [by_id[key] for key in dataset.splits.train],
+            dataset.conversations_of(*training_splits(config)),
             pair.manager,
             pair.extractor,
             store,
@@ -47,6 +48,11 @@ def build_training_banks(
         store.close()
     write_json(run.bank / "summary.json", summary.model_dump(mode="json"))
     return summary
+
+
+def training_splits(config: RunConfig) -> tuple[SplitName, ...]:
+    """The splits whose banks training needs."""
+    return ("train", "validation") if config.training.max_validation_examples else ("train",)
 
 
 def write_banks(run: RunDir, store: BankStore) -> None:

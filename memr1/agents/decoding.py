@@ -23,31 +23,37 @@ def decode(
     *,
     end_ids: Sequence[int],
     max_new_tokens: int,
-    temperature: float = 0.0,
-    sampling: torch.Generator | None = None,
+    temperature: float = 1.0,
+    draws: torch.Tensor | None = None,
+    log_probs: list[list[float]] | None = None,
 ) -> list[list[int]]:
     """Token ids after each prompt (none of them empty), the end token included where one was reached.
 
-    Temperature 0 is greedy; else tokens are drawn from `sampling`, or from torch's own generator without one.
+    Greedy without `draws`: uniform numbers in [0, 1) of shape (prompts, max_new_tokens). A prompt's tokens depend on
+    its own row of them, whatever else is in the batch. A list given as `log_probs` is filled with the
+    log-probabilities of the tokens at this temperature, one list per prompt.
     """
     device = next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
     cache = build_cache(model.config)
     outputs: list[list[int]] = [[] for _ in prompts]
+    if log_probs is not None:
+        log_probs.extend([] for _ in prompts)
     rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
     logits, mask = _read_prompts(model, prompts, cache, device)
     places = mask.sum(-1, keepdim=True) - 1
     for step in range(max_new_tokens):
-        chosen = _choose(logits, temperature, sampling)
-        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
-            if row >= 0:
-                outputs[row].append(token)
+        chosen = logits.argmax(-1) if draws is None else _draw(logits.float() / temperature, draws[:, step].to(device))
+        _append(outputs, rows, chosen)
+        if log_probs is not None:
+            _append(log_probs, rows, _score(logits.float() / temperature, chosen))
         rows = torch.where(torch.isin(chosen, ends), -1, rows)
         kept = (rows >= 0).nonzero()[:, 0]
         if len(kept) == 0 or step + 1 == max_new_tokens:
             break
         if len(kept) < SHRINK_BELOW * len(rows):
             rows, chosen, mask, places = rows[kept], chosen[kept], mask[kept], places[kept]
+            draws = draws if draws is None else draws[kept]
             cache.batch_select_indices(kept)
         places = places + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
@@ -142,8 +148,20 @@ def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[to
     return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
 
 
-def _choose(logits: torch.Tensor, temperature: float, sampling: torch.Generator | None) -> torch.Tensor:
-    if temperature == 0:
-        return logits.argmax(-1)
-    shares = torch.softmax(logits.float() / temperature, -1)
-    return torch.multinomial(shares, 1, generator=sampling)[:, 0]
+def _draw(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """The token in whose share of [0, 1) a row's number falls. Shapes: (rows, vocabulary), result and draws (rows,)."""
+    ends = torch.softmax(logits, -1).cumsum(-1, dtype=torch.float64)
+    chosen = torch.searchsorted(ends, (draws * ends[:, -1])[:, None], right=True)[:, 0]
+    return chosen.clamp(max=ends.size(-1) - 1)
+
+
+def _append(outputs: list[list[Any]], rows: torch.Tensor, values: torch.Tensor) -> None:
+    """Give each prompt that is still continued its value. Shapes of `rows` and `values`: (rows,)."""
+    for row, value in zip(rows.tolist(), values.tolist(), strict=True):
+        if row >= 0:
+            outputs[row].append(value)
+
+
+def _score(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of the tokens chosen. Shapes: (rows, vocabulary), result and `chosen` (rows,)."""
+    return torch.log_softmax(logits, -1).gather(-1, chosen[:, None])[:, 0]

@@ -102,7 +102,7 @@ class EndpointGenerator:
         try:
             return _read_reply(self._client.post(self._url, json=body))
         except httpx.TimeoutException:
-            advice = "Raise generator.timeout_seconds, or lower generator.concurrency."
+            advice = "Raise timeout_seconds of this model's section, or lower its concurrency."
             return _Refusal(f"no answer within {self._timeout_seconds:g} s", advice=advice)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return _Refusal(f"{type(error).__name__}: {error}", advice="Is the server running at $MEMR1_ENDPOINT_URL?")

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from memr1.agents.generation import Generator, ScriptedGenerator
-from memr1.config import AgentName, EndpointModel, GeneratorConfig, ScriptedModel
+from memr1.config import AgentName
 from memr1.errors import ConfigError
+from memr1.model_options import EndpointModel, GeneratorConfig, ScriptedModel
 
 ENDPOINT_URL, ENDPOINT_KEY = "MEMR1_ENDPOINT_URL", "MEMR1_ENDPOINT_KEY"
 TINY = "tiny"

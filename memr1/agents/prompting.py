@@ -53,6 +53,12 @@ def render_extraction_prompt(speaker: str, time: datetime, lines: Sequence[str])
     return _fill(text, speaker=speaker, date=f"{time:%d %B %Y}", earlier="\n".join(lines[:-1]), turn=lines[-1])
 
 
+def render_judge_prompt(question: str, gold: str, prediction: str) -> str:
+    """What a judge reads. The three texts are JSON strings: none of them can pass for a part of the prompt."""
+    texts = {"question": question, "gold": gold, "prediction": prediction}
+    return _fill(read_template("judge"), **{name: json.dumps(text, ensure_ascii=False) for name, text in texts.items()})
+
+
 @cache
 def read_template(name: str) -> str:
     """The text of a file of prompts/ ("compact_memory_manager", …), its {parts} not filled in."""

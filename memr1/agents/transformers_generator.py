@@ -30,7 +30,7 @@ class TransformersGenerator:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = load_model(model, adapter).to(self._device).eval()
         self._tokenizer = load_tokenizer(model)
-        self._sampling = torch.Generator(device=self._device).manual_seed(seed)
+        self._sampling = torch.Generator().manual_seed(seed)
         self._end_ids = _end_ids(self._model, self._tokenizer)
 
     def sample_texts(self, prompts: Sequence[str], *, max_new_tokens: int, temperature: float = 0.0) -> list[str]:
@@ -53,13 +53,14 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def _decode(self, prompts: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+        draws = torch.rand(len(prompts), max_new_tokens, dtype=torch.float64, generator=self._sampling)
         outputs = decode(
             self._model,
             prompts,
             end_ids=self._end_ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            sampling=self._sampling,
+            draws=draws if temperature else None,
         )
         return [ids[:-1] if ids and ids[-1] in self._end_ids else ids for ids in outputs]
 

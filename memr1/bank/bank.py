@@ -110,7 +110,9 @@ def fold_journal(records: Iterable[JournalRecord], scope: str) -> list[MemoryEnt
             continue
         _fold_record(entries, record, expected)
         expected += 1
-    return list(entries.values())
+    return sorted(
+        entries.values(), key=lambda entry: int(entry.id)
+    )  # as added: a restored entry goes back to its place
 
 
 def _fold_record(entries: dict[str, MemoryEntry], record: JournalRecord, expected: int) -> None:

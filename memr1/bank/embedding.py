@@ -94,6 +94,10 @@ class MiniLmEmbedder:
                 self._remembered.update(found)
             return np.stack([known[text] for text in texts])
 
+    def load(self) -> None:
+        """Load the model, if it is not."""
+        _ = self._model
+
     def _compute(self, texts: list[str]) -> dict[str, Vectors]:
         computed: dict[str, Vectors] = {}
         if texts:
@@ -164,8 +168,15 @@ def batch_by_length(lengths: Sequence[int], max_padded: int) -> list[list[int]]:
 
 
 def build_embedder(cache: Path | None = None) -> Embedder:
-    """The embedder of every shipped profile."""
+    """The embedder of every shipped profile. Its model is loaded when the first unknown text arrives."""
     return MiniLmEmbedder(cache)
+
+
+def build_loaded_embedder(cache: Path | None = None) -> Embedder:
+    """The same, its model loaded now: under ZeRO-3 a model that is loaded during training would be partitioned."""
+    embedder = MiniLmEmbedder(cache)
+    embedder.load()
+    return embedder
 
 
 def _model_folder() -> Path:

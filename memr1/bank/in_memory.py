@@ -15,7 +15,7 @@ from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.journal import JournalFile, records_by_scope
 from memr1.bank.operation import JournalRecord, Operation, Source
-from memr1.bank.retrieval import rank_entries
+from memr1.bank.retrieval import EntryIndex, embedded_part
 from memr1.errors import BankError, BankUnavailable
 
 JOURNAL_NAME = "journal.jsonl"
@@ -51,7 +51,7 @@ class InMemoryBank:
         self._commit = commit
         self._load_vectors = load_vectors
         self._vectors: Mapping[str, Vectors] = {}
-        self._views: dict[str | None, tuple[list[MemoryEntry], Vectors]] = {}  # by speaker; None: all
+        self._index: EntryIndex | None = None  # made at the first retrieval after a change
 
     def entries(self, speaker: str | None = None) -> list[MemoryEntry]:
         """All entries in the order in which they were added, or those of one speaker."""
@@ -65,14 +65,18 @@ class InMemoryBank:
         if self._commit is not None:
             self._commit(records)
         self._entries = entries
-        self._views.clear()
+        self._index = None
         self._journal.extend(records)
         return records
 
     def retrieve(self, query: str, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
         """At most `limit` entries (of one speaker, or of all), best first."""
-        entries, vectors = self._view(speaker)
-        return rank_entries(query, self._embedder.embed([query])[0], entries, vectors, limit)
+        if not self._entries:
+            return []
+        if self._index is None:
+            self._index = EntryIndex(self._entries, self._embed(self._entries))
+        vector = self._embedder.embed([embedded_part(query, {entry.speaker for entry in self._entries})])[0]
+        return self._index.rank(query, vector, speaker=speaker, limit=limit)
 
     def journal(self) -> list[JournalRecord]:
         """Every record since the bank began (or since the entries it was given), oldest first."""
@@ -82,14 +86,6 @@ class InMemoryBank:
         if self._journal:
             return self._journal[-1].sequence + 1
         return 1 + max((int(entry.id) for entry in self._entries), default=0)
-
-    def _view(self, speaker: str | None) -> tuple[list[MemoryEntry], Vectors]:
-        """A speaker's entries and their vectors, made once between two changes."""
-        view = self._views.get(speaker)
-        if view is None:
-            entries = self.entries(speaker)
-            view = self._views[speaker] = (entries, self._embed(entries))
-        return view
 
     def _embed(self, entries: Sequence[MemoryEntry]) -> Vectors:
         """One row per entry; what is known already is not computed again."""

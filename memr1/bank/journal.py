@@ -1,5 +1,8 @@
 """The journal file: one JSON line per applied operation, appended and synced, never rewritten.
 
+A line ends with the checksum of what stands before it. Lines without one were written by an earlier memr1 and are read
+as they are; behind a line that has one, every line must.
+
 A line that a crash cut short, and the rest of an apply whose end is missing, are dropped when the file is opened
 again: nobody was told that they had happened. Damage anywhere before the end is an error, never skipped.
 POSIX only: a lock on the file keeps a second process out.
@@ -8,6 +11,8 @@ POSIX only: a lock on the file keeps a second process out.
 import fcntl
 import logging
 import os
+import re
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +23,7 @@ from memr1.bank.operation import JournalRecord
 from memr1.errors import BankError, BankUnavailable
 
 log = logging.getLogger(__name__)
+_CHECKSUM = re.compile(rb',"checksum":"([0-9a-f]{8})"}\n\Z')
 
 
 class JournalFile:
@@ -75,7 +81,7 @@ class JournalFile:
         return records, size
 
     def _write(self, records: Sequence[JournalRecord]) -> None:
-        data = b"".join(record.model_dump_json().encode() + b"\n" for record in records)
+        data = b"".join(format_line(record) for record in records)
         try:
             view = memoryview(data)
             while view:
@@ -124,8 +130,10 @@ def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecor
     records: list[JournalRecord] = []
     num_whole, whole_size, size = 0, 0, 0
     remaining = iter(lines)
+    is_checked = False
     for number, line in enumerate(remaining, 1):
-        record = _parse_line(line)
+        is_checked = is_checked or _CHECKSUM.search(line) is not None
+        record = _parse_line(line, is_checked)
         if record is None:
             _refuse_damage(remaining, f"{place}:{number}")
             break
@@ -136,8 +144,22 @@ def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecor
     return records[:num_whole], whole_size
 
 
-def _parse_line(line: bytes) -> JournalRecord | None:
+def format_line(record: JournalRecord) -> bytes:
+    """The record as a line of a journal: its JSON, and behind its fields the CRC-32 of that JSON."""
+    body = record.model_dump_json().encode()
+    return body[:-1] + b',"checksum":"%08x"}\n' % zlib.crc32(body)
+
+
+def _parse_line(line: bytes, is_checked: bool) -> JournalRecord | None:
+    """None for what is no record, or not the one that was written."""
     if not line.endswith(b"\n"):
+        return None
+    checksum = _CHECKSUM.search(line)
+    if checksum is not None:
+        line = line[: checksum.start()] + b"}"
+        if zlib.crc32(line) != int(checksum[1], 16):
+            return None
+    elif is_checked:
         return None
     try:
         return JournalRecord.model_validate_json(line)
@@ -147,7 +169,7 @@ def _parse_line(line: bytes) -> JournalRecord | None:
 
 def _refuse_damage(following: Iterator[bytes], place: str) -> None:
     """A crash can only spoil the end of the file; a readable record behind the spoilt one means something else did."""
-    if any(_parse_line(line) is not None for line in following):
+    if any(_parse_line(line, is_checked=False) is not None for line in following):
         raise BankError(f"{place}: not a journal record, though records follow: restore the journal from a copy")
 
 

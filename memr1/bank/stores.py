@@ -1,5 +1,6 @@
 """The kinds of bank store, by the word that the configuration uses for them."""
 
+import os
 from pathlib import Path
 
 from memr1.bank.bank import BankStore
@@ -9,9 +10,17 @@ from memr1.config import BankConfig
 
 
 def open_store(config: BankConfig, folder: Path, embedder: Embedder) -> BankStore:
-    """Open the store of `folder`, or begin one; its journal stays there for every kind. Raises BankError."""
+    """Open the store of `folder`, or begin one; its journal stays there for every kind.
+
+    Raises BankError, and ConfigError when the kind needs a server that the environment does not name.
+    """
     if config.kind == "in_memory":
         return InMemoryStore(embedder, folder)
+    if config.kind == "weaviate":
+        from memr1.bank.weaviate_address import read_address
+        from memr1.bank.weaviate_bank import WeaviateStore
+
+        return WeaviateStore(folder, embedder, config, read_address(os.environ))
     from memr1.bank.lancedb_bank import LanceStore  # lancedb takes a second to import: only when it is used
 
     return LanceStore(folder, embedder)

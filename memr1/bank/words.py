@@ -1,6 +1,7 @@
 """How texts fall into words, for every word-based ranking of a bank.
 
-Words are compared without their common English endings, so that "live" finds "lives". No word is left out.
+Words are compared without their common English endings, so that "live" finds "lives". A query's question words and
+other words of pure grammar are left out: every second turn of a conversation has them too.
 
 Left out: a real stemmer. Porter's finds 1 % more evidence on LoCoMo; its library takes seconds to import.
 """
@@ -14,6 +15,10 @@ from typing import NamedTuple
 _WORD = re.compile(r"[^\W_]+")
 _ENDINGS = ("ing", "ies", "ied", "ed", "es", "s", "e", "y")
 _SHORTEST = 3  # letters that must remain
+_GRAMMAR = frozenset(
+    "what when where who whom whose which why how did do does done is are was were be been being has have had "
+    "a an the of to in on at for with and or that this it its by from about as s".split()
+)
 
 
 class WordCounts(NamedTuple):
@@ -41,3 +46,8 @@ def count_words(text: str) -> WordCounts:
     """The words of a text without endings, counted once and remembered: ranking asks again and again."""
     words = [cut_ending(word) for word in split_words(text)]
     return WordCounts(dict(Counter(words)), len(words))
+
+
+def query_words(query: str) -> dict[str, int]:
+    """The words that a query looks for, without endings, and how often it says each; none when it is all grammar."""
+    return dict(Counter(cut_ending(word) for word in split_words(query) if word not in _GRAMMAR))

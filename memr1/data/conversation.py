@@ -102,3 +102,8 @@ class Dataset(Record):
     questions: tuple[Question, ...]
     splits: Splits
     left_out: tuple[RejectedRow, ...] = ()
+
+    def conversations_of(self, *splits: SplitName) -> list[Conversation]:
+        """The conversations of these splits, in the splits' order."""
+        by_id = {conversation.id: conversation for conversation in self.conversations}
+        return [by_id[key] for split in splits for key in getattr(self.splits, split)]

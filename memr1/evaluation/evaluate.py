@@ -21,6 +21,7 @@ from memr1.bank.bank import BankStore
 from memr1.bank.embedding import Embedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryStore
+from memr1.bank.retrieval import embedded_part
 from memr1.data.conversation import Conversation, Dataset, Question
 from memr1.errors import EvaluationError
 from memr1.evaluation.scores import BuildFigures, ScoredAnswer, SystemScore, score_answer, score_system
@@ -140,6 +141,10 @@ class _Asking:
         )
         return [self._score(*item) for item in zip(questions, answers, retrieved, strict=True)]
 
+    def embedded_questions(self, questions: Sequence[Question]) -> list[str]:
+        """What retrieval will embed of each question."""
+        return [embedded_part(question.text, self._speakers[question.conversation_id]) for question in questions]
+
     def _retrieve(self, question: Question) -> list[MemoryEntry]:
         key = question.conversation_id
         return retrieve_for_question(self._banks[key], question.text, self._speakers[key], self._entries_per_speaker)
@@ -170,7 +175,7 @@ def _answer_all(
     """Every question's answer in the questions' order; `path` grows by one batch at a time."""
     known = {answer.question_id: answer for answer in read_answers(path)}
     missing = [question for question in questions if question.id not in known]
-    embedder.embed([question.text for question in missing])  # remembered: one batch instead of one call each
+    embedder.embed(asking.embedded_questions(missing))  # remembered: one batch instead of one call each
     for batch in _batches(missing, QUESTIONS_AT_ONCE):
         on_step("answering", len(known), len(questions))
         answers = asking.ask(batch)

@@ -156,6 +156,11 @@ class TrainingStream:
         """Send what has not been sent yet. Raises RegistryError."""
         self._send(steps)
 
+    def send_served(self, step: int) -> None:
+        """Say which step's weights are served. Raises RegistryError."""
+        with mlflow_errors("log the served step"):
+            self._client.log_metric(self._mlflow_run, f"{self._phase}/served_step", step)
+
     def _send(self, steps: Sequence[Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
@@ -172,7 +177,11 @@ class TrainingStream:
 
     def _find_last_step(self) -> int:
         with mlflow_errors("read training metrics"):
-            history = self._client.get_metric_history(self._mlflow_run, f"{self._phase}/reward")
+            history = [
+                metric
+                for name in ("reward", "validation_reward")  # a line has at least one of them
+                for metric in self._client.get_metric_history(self._mlflow_run, f"{self._phase}/{name}")
+            ]
         return max((int(metric.step) for metric in history), default=0)
 
 

@@ -36,6 +36,8 @@ class ManagerExample(Record):
     scope: str
     source: Source
     bank_sequence: int
+    turn_words: int
+    words_read: int  # of the whole conversation so far, this turn's included
     shown: tuple[str, ...]  # entry ids, in the order the prompt numbers them
     questions: tuple[LinkedQuestion, ...]  # answerable from this turn on
     retention: tuple[LinkedQuestion, ...]  # about entries shown: what a careless operation would destroy
@@ -46,6 +48,7 @@ class AnswerExample(Record):
 
     id: str
     prompt: str
+    question: str
     answer: str
     category: int
     memories: tuple[str, ...]  # entry ids, in the order the prompt numbers them

@@ -2,6 +2,8 @@
 
     length       before the first step: a prompt that leaves no room for a completion in the model's context (with
                  credit.kind = "local_global" at the step that meets it: prompts hold what the policy wrote)
+    memory       before the first step: a micro-batch that memory cannot hold (memr1.rl.preflight)
+    sampler      a sampler that works with other weights than the trainer (memr1.rl.canary)
     numbers      a reward, loss, gradient norm or divergence that is not a number
     divergence   a KL divergence from the starting policy above `max_kl`
     parsing      hardly any completion can be read, `patience` steps in a row

@@ -3,6 +3,7 @@
 Left out: training itself (memr1.rl.worker). This module imports no torch: the flow stays light.
 """
 
+import math
 import subprocess
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from memr1.rl.checkpoints import (
     forget_steps_after,
     newest_whole_checkpoint,
     read_metrics,
+    read_served,
 )
 from memr1.rl.lengths import LIST_NAME
 from memr1.rl.meeting import Gathering, open_meeting
@@ -29,13 +31,15 @@ POLL_SECONDS = 0.25
 
 
 class TrainingSummary(Record):
-    """What one phase's training did. Rewards are means over the first and the last tenth of the steps."""
+    """What one phase's training did. Rewards are means over the first and the last tenth of the steps with rollouts."""
 
     phase: str
     num_steps: int
     first_reward: float
     last_reward: float
     num_left_out: int  # examples with too long a prompt
+    served_step: int
+    validation_reward: float | None  # of the weights that are served; None without validation examples
     seconds: float
 
 
@@ -99,14 +103,18 @@ def _explain(phase: str, outcome: str, log_path: Path) -> str:
 
 
 def _summary(phase: str, folder: Path, seconds: float) -> TrainingSummary:
-    rewards = [step["reward"] for step in read_metrics(folder / "metrics.jsonl")]
+    steps = [step for step in read_metrics(folder / "metrics.jsonl") if "reward" in step]
+    rewards = [step["reward"] for step in steps if not math.isnan(step["reward"])]
+    served = read_served(folder)
     tenth = max(1, len(rewards) // 10)
     left_out = folder / LIST_NAME
     return TrainingSummary(
         phase=phase,
-        num_steps=len(rewards),
+        num_steps=len(steps),
         first_reward=sum(rewards[:tenth]) / tenth if rewards else 0.0,
         last_reward=sum(rewards[-tenth:]) / tenth if rewards else 0.0,
         num_left_out=len(left_out.read_text(encoding="utf-8").splitlines()) if left_out.exists() else 0,
+        served_step=served.step,
+        validation_reward=served.validation_reward,
         seconds=round(seconds, 2),
     )

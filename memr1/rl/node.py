@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def join_run(run: RunDir, phase: str | None = None) -> None:
-    """Join the training of one phase, or of every phase that is not done, in order. Raises what `join_training` does."""
+    """Join the training of one phase, or of all that are not done, in order. Raises what `join_training` does."""
     phases = [phase] if phase else training_phases(read_config_here(run))
     for name in phases:
         if phase or run.read_done(stage_of(name)) is None:
@@ -51,7 +51,8 @@ def join_run(run: RunDir, phase: str | None = None) -> None:
 def join_training(run: RunDir, phase: str) -> None:
     """Wait for the training of a phase to begin, and take part in it to its end.
 
-    Raises ConfigError when the run directory is not seen here or has no such phase, WorkerFailed when the training ends before its time.
+    Raises ConfigError when the run directory is not seen here or has no such phase, WorkerFailed when the training ends
+    before its time.
     """
     config = read_config_here(run)
     phase_index(config, phase)

@@ -29,7 +29,6 @@ class PpoTrainer(SharedPromptGrpo):
         self._ppo = ppo
         self._head = add_value_head(self.causal_model(self.model))
         self._values = torch.empty(0)  # of the last forward pass of the policy: shape (rows, completion tokens)
-        self._rewards = torch.empty(0)  # of all ranks' completions; NaN where nothing could be asked
         if self.use_vllm:
             sampler: Any = self.vllm_generation
             sampler._iter_named_params = without_head(sampler._iter_named_params)
@@ -45,16 +44,20 @@ class PpoTrainer(SharedPromptGrpo):
 
     def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         self._head.collected.clear()
-        return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        if self._head.collected:  # the starting policy has no head
+            self._values = torch.cat(self._head.collected)
+        return found
 
     def _spread(self, row_of: torch.Tensor, num_tokens: int) -> None:
-        if self._head.collected:  # the starting policy has no head
-            self._values = torch.cat(self._head.collected)[row_of, -num_tokens - 1 : -1]
+        if self._head.collected:
+            self._head.collected[-1] = self._head.collected[-1][row_of, -num_tokens - 1 : -1]
 
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        rewards: torch.Tensor = super()._calculate_rewards(*args, **kwargs)
-        self._rewards = rewards[:, 0]
-        return rewards
+    def rehearse(self, *args: Any) -> torch.Tensor:
+        total = super().rehearse(*args) + self._values.float().sum()
+        self._values = torch.empty(0)  # keep no graph alive
+        self._head.collected.clear()
+        return total
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's batch, with advantages, returns and values for every token instead of one advantage per completion."""
@@ -75,12 +78,14 @@ class PpoTrainer(SharedPromptGrpo):
         rewards = place_rewards(torch.nan_to_num(scores), mask) - self.beta * divergence
         advantages, returns = estimate_advantages(rewards, values, mask, self._ppo.gae_lambda)
         scored = mask * ~torch.isnan(scores)[:, None]  # what could not be scored teaches nobody
-        self._report("explained_variance", _explained_variance(*self._moments(scored, values, returns)))
-        self._report("kl", self._mean(divergence, mask))
+        self.report("explained_variance", _explained_variance(*self._moments(scored, values, returns)))
+        self.report("kl", self._mean(divergence, mask))
         mean, square = self._mean(advantages, scored), self._mean(advantages**2, scored)
         batch["advantages"] = (advantages - mean) / (square - mean**2).clamp(min=1e-8).sqrt() * scored
+        # What the value loss of one pass of one process is divided by, so that gradients average to those of the mean.
+        share = self.accelerator.reduce(scored.sum(), reduction="mean")
         batch |= {"old_per_token_logps": log_probs, "old_values": values, "returns": returns, "scored": scored}
-        return batch
+        return batch | {"num_scored": share.clamp(min=1.0)}
 
     def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
         """TRL's clipped policy loss, without its KL term (it is in the rewards), and the clipped value loss."""
@@ -89,11 +94,12 @@ class PpoTrainer(SharedPromptGrpo):
             policy_loss: torch.Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         finally:
             self.beta = coefficient
-        value_loss = clipped_value_loss(
-            self._values.float(), inputs["old_values"], inputs["returns"], inputs["scored"], self._ppo.clip_range
+        losses = clipped_value_losses(
+            self._values.float(), inputs["old_values"], inputs["returns"], self._ppo.clip_range
         )
-        self._report("value_loss", self._mean(value_loss.detach()[None], torch.ones(1, device=value_loss.device)))
-        return policy_loss + self._ppo.value_coefficient * value_loss / self.current_gradient_accumulation_steps
+        self.report("value_loss", self._mean(losses.detach(), inputs["scored"]))
+        value_loss: torch.Tensor = (losses * inputs["scored"]).sum() / inputs["num_scored"]
+        return policy_loss + self._ppo.value_coefficient * value_loss
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """The policy alone: nobody serves a critic, and DeepSpeed's own files carry it between checkpoints."""
@@ -111,24 +117,19 @@ class PpoTrainer(SharedPromptGrpo):
         errors = returns - values
         return [self._mean(item, mask) for item in (errors, errors**2, returns, returns**2)]
 
-    def _report(self, name: str, value: torch.Tensor) -> None:
-        self._metrics["train"][name].append(float(value))
-
 
 class ValueHead(torch.nn.Linear):
-    """One number per hidden state, 0 at the start; remembers what it gave until somebody collects it."""
+    """One number per hidden state, 0 at the start."""
 
     def __init__(self, hidden_size: int, like: torch.Tensor) -> None:
         super().__init__(hidden_size, 1, device=like.device, dtype=like.dtype)
         torch.nn.init.zeros_(self.weight)
         torch.nn.init.zeros_(self.bias)
-        self.collected: list[torch.Tensor] = []
+        self.collected: list[torch.Tensor] = []  # what it gave since this was last cleared
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Shapes: hidden (rows, tokens, size), result (rows, tokens)."""
-        values = super().forward(hidden)[..., 0]
-        self.collected.append(values)
-        return values
+        return super().forward(hidden)[..., 0]
 
 
 def add_value_head(model: Any) -> ValueHead:
@@ -148,7 +149,7 @@ def add_value_head(model: Any) -> ValueHead:
         output = stock_forward(*args, **kwargs)
         hidden = latest.pop("hidden")
         if kwargs.get("fused_lm_head"):
-            head(hidden)
+            head.collected.append(head(hidden))  # from outside: ZeRO-3 wraps what a module gives to gather its weights
         return output
 
     model.forward = types.MethodType(forward, model)
@@ -186,13 +187,15 @@ def estimate_advantages(
     return advantages, (advantages + values) * mask
 
 
-def clipped_value_loss(
-    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, mask: torch.Tensor, clip_range: float
+def clipped_value_losses(
+    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, clip_range: float
 ) -> torch.Tensor:
-    """Half the mean squared error, the worse of the values and of those kept within `clip_range` of the old ones."""
+    """Half the squared error, the worse of the values' and of those kept within `clip_range` of the old ones.
+
+    All of shape (rows, tokens).
+    """
     kept = old_values + (values - old_values).clamp(-clip_range, clip_range)
-    worse = torch.maximum((values - returns) ** 2, (kept - returns) ** 2)
-    return 0.5 * (worse * mask).sum() / mask.sum().clamp(min=1.0)
+    return 0.5 * torch.maximum((values - returns) ** 2, (kept - returns) ** 2)
 
 
 def _explained_variance(

@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from memr1.config import AgentName
-from memr1.rl.rollout import AnswerReward, Completion, LogMetric, ManagerReward
+from memr1.rl.reward import LogMetric
+from memr1.rl.rollout import AnswerReward, Completion, ManagerReward
 
 Row = dict[str, str]
 Reward = ManagerReward | AnswerReward
+Task = tuple[Sequence[Row], Sequence[Row], Reward]  # training examples, validation examples, the reward that knows both
 
 
-def share_tasks(tasks: Mapping[AgentName, tuple[Sequence[Row], Reward]]) -> tuple[list[Row], "SharedReward"]:
+def share_tasks(tasks: Mapping[AgentName, Task]) -> tuple[list[Row], list[Row], "SharedReward"]:
     """The rows of all roles, and the reward that knows them apart."""
-    rows = [{**row, "id": f"{role}/{row['id']}"} for role, (examples, _) in tasks.items() for row in examples]
-    return rows, SharedReward({role: reward for role, (_, reward) in tasks.items()})
+    train = [_of_role(role, row) for role, (rows, _, _) in tasks.items() for row in rows]
+    validation = [_of_role(role, row) for role, (_, rows, _) in tasks.items() for row in rows]
+    return train, validation, SharedReward({role: reward for role, (_, _, reward) in tasks.items()})
 
 
 class SharedReward:
@@ -48,7 +51,12 @@ class SharedReward:
 
 
 def _log_of_role(log_metric: LogMetric, role: AgentName, num_completions: int, name: str, value: float) -> None:
-    """A role's share of a step differs from rank to rank: a value counts as often as it has completions behind it."""
+    """A role's share of a step differs from rank to rank: a value counts as often as it has completions behind it
+    (that of a single completion, `reward/…`, once)."""
     names = [f"{role}/{name}", name] if name == "parse_failures" else [f"{role}/{name}"]
-    for told in names * num_completions:
+    for told in names if name.startswith("reward/") else names * num_completions:
         log_metric(told, value)
+
+
+def _of_role(role: AgentName, row: Row) -> Row:
+    return {**row, "id": f"{role}/{row['id']}"}

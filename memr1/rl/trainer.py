@@ -1,6 +1,7 @@
 """A trainer for one agent: memr1's settings put into TRL's words, and what it leaves on disk at every step."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,20 +14,24 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig as PeftLoraConfig
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from memr1.config import AGENTS, AgentConfig
-from memr1.errors import TrainingError
+from memr1.rl.canary import SamplerCanary
 from memr1.rl.checkpoints import seal_checkpoint
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import Guards, check_lengths, refuse_nan
 from memr1.rl.lengths import leave_out_long_prompts, list_left_out
 from memr1.rl.ppo import PpoTrainer
+from memr1.rl.preflight import MemoryPreflight
 from memr1.rl.rollout import AnswerReward, ManagerReward
 from memr1.rl.sampling import sampler_arguments
 from memr1.rl.shared_policy import SharedReward
+from memr1.rl.validation import Validation
+from memr1.rl.zero_variance import VariedGrpo
 from memr1.training_options import AgentTraining, InProcessRollout, TrainingConfig
 
+COLUMN_GROUPS = tuple(f"{group}/" for group in ("operations", "reward", "judge", *AGENTS))
 ADAM_BETAS = (0.9, 0.98)  # runs have tens of steps: the usual 0.999 would average over more steps than there are
 
 
@@ -42,53 +47,88 @@ class Batches:
 def build_trainer(
     model: Path | str,
     examples: list[dict[str, str]],
+    validation: list[dict[str, str]],
     reward: ManagerReward | AnswerReward | SharedReward,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
     training: TrainingConfig,
-    deepspeed: Path,
+    deepspeed: Path | None,
     folder: Path,
     seed: int,
-) -> GRPOTrainer:
+) -> SharedPromptGrpo:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
 
-    Raises TrainingError for an example that does not fit into the model's context, and for too few examples.
+    The validation examples (there may be none) choose between checkpoints; `reward` knows them too.
+    Raises TrainingError for an example that does not fit into the model's context, and when all prompts are too long.
+
+    `deepspeed` is a file of deepspeed_configs/; without one torch trains alone, and the losses are the same.
     """
     tokenizer = load_tokenizer(model)
-    kept = _choose_examples(examples, partial(_count_prompt_tokens, tokenizer), training, folder)
+    kept, held_out = _choose_examples(examples, validation, partial(_count_prompt_tokens, tokenizer), training, folder)
     room = getattr(AutoConfig.from_pretrained(str(model)), "max_position_embeddings", None)
-    check_lengths(kept, partial(_count_prompt_tokens, tokenizer), agent.max_new_tokens, room)
+    check_lengths([*kept, *held_out], partial(_count_prompt_tokens, tokenizer), agent.max_new_tokens, room)
     passes = training.num_processes * training.num_accumulation_steps
     batches = Batches(
         training.completions_per_prompt, training.completions_per_step // passes, training.num_accumulation_steps
     )
-    kind = partial(PpoTrainer, ppo=training) if training.algorithm == "ppo" else SharedPromptGrpo
-    return kind(
+    trainer = _algorithm(training, schedule)(
         decode_batch=decode_batch(training),
         model=str(model),
         reward_funcs=refuse_nan(reward),
         args=training_arguments(agent, schedule, training, batches, deepspeed, folder, seed),
-        train_dataset=Dataset.from_list([{"example_id": row["id"], "prompt": _as_chat(row["prompt"])} for row in kept]),
+        train_dataset=Dataset.from_list(chat_rows(kept)),
         processing_class=tokenizer,
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
+    if training.guards.memory_preflight:
+        trainer.add_callback(MemoryPreflight(trainer, chat_rows([*kept, *held_out])))
+    watch(trainer, training, chat_rows(kept), chat_rows(held_out), reward)
+    return trainer
+
+
+def watch(
+    trainer: SharedPromptGrpo,
+    training: TrainingConfig,
+    rows: list[dict[str, Any]],
+    held_out: list[dict[str, Any]],
+    reward: ManagerReward | AnswerReward | SharedReward,
+) -> None:
+    """Compare the sampler with the trainer on some of `rows`, and choose between checkpoints on those held out."""
+    settings: Any = trainer.args
+    trainer.add_callback(SamplerCanary(trainer, rows, training.guards.max_sampler_gap, settings.save_steps))
+    if held_out:
+        trainer.add_callback(Validation(trainer, held_out, refuse_nan(reward)))
+
+
+def chat_rows(examples: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Examples as a trainer holds them: `example_id` and `prompt`, a list of messages."""
+    return [{"example_id": row["id"], "prompt": _as_chat(row["prompt"])} for row in examples]
+
+
+def _algorithm(training: TrainingConfig, schedule: AgentTraining) -> Callable[..., SharedPromptGrpo]:
+    if training.algorithm == "ppo":
+        return partial(PpoTrainer, ppo=training)
+    # Without a KL penalty a group without variance adds exactly nothing to the loss.
+    return VariedGrpo if training.skip_zero_variance or schedule.kl_coefficient == 0 else SharedPromptGrpo
 
 
 def _choose_examples(
-    examples: list[dict[str, str]], count_tokens: Callable[[str], int], training: TrainingConfig, folder: Path
-) -> list[dict[str, str]]:
-    """Those that are not too long; the others are listed in `folder`. Raises TrainingError for too few."""
-    kept, left_out = leave_out_long_prompts(examples, count_tokens, training.max_prompt_tokens)
+    examples: list[dict[str, str]],
+    validation: list[dict[str, str]],
+    count_tokens: Callable[[str], int],
+    training: TrainingConfig,
+    folder: Path,
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Those of both that are not too long; the others are listed in `folder`. Raises TrainingError when all are."""
+    everything = [*examples, *validation]
+    short, left_out = leave_out_long_prompts(everything, count_tokens, training.max_prompt_tokens)
     if os.environ.get("RANK", "0") == "0":
-        list_left_out(left_out, len(examples), folder)
-    if len(kept) < training.prompts_per_step:  # TRL draws whole batches only, and would train on nothing
-        raise TrainingError(
-            f"{len(kept)} training examples make no step of training.prompts_per_step = {training.prompts_per_step}: "
-            "lower it, or give more data"
-        )
-    return kept
+        list_left_out(left_out, len(everything), folder)
+    held_out_ids = {row["id"] for row in validation}
+    kept = [row for row in short if row["id"] not in held_out_ids]
+    return kept, [row for row in short if row["id"] in held_out_ids]
 
 
 def decode_batch(training: TrainingConfig) -> int:
@@ -123,7 +163,7 @@ def training_arguments(
     schedule: AgentTraining,
     training: TrainingConfig,
     batches: Batches,
-    deepspeed: Path,
+    deepspeed: Path | None,
     folder: Path,
     seed: int,
 ) -> GRPOConfig:
@@ -132,12 +172,7 @@ def training_arguments(
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=schedule.num_steps,
-        learning_rate=schedule.learning_rate,
-        lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[training.schedule],
-        warmup_steps=training.warmup_steps,
-        adam_beta1=ADAM_BETAS[0],
-        adam_beta2=ADAM_BETAS[1],
-        max_grad_norm=1.0,
+        **_optimiser(schedule, training),
         beta=schedule.kl_coefficient,
         **_loss(training),
         num_iterations=num_epochs,
@@ -149,15 +184,27 @@ def training_arguments(
         **sampler_arguments(training, agent.max_new_tokens),
         **_precision(torch.cuda.is_available()),
         activation_checkpointing=training.gradient_checkpointing,
-        deepspeed=str(deepspeed),
+        deepspeed=str(deepspeed) if deepspeed else None,
+        ddp_find_unused_parameters=False,  # without DeepSpeed: the value head would count as unused
         logging_steps=1,
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
-        save_total_limit=2,
+        save_total_limit=3 if training.max_validation_examples else 2,  # the two newest, and the best scored
         report_to="none",
         disable_tqdm=True,
         seed=seed,
         data_seed=seed,
     )
+
+
+def _optimiser(schedule: AgentTraining, training: TrainingConfig) -> dict[str, Any]:
+    return {
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": {"linear": "linear", "constant": "constant_with_warmup"}[training.schedule],
+        "warmup_steps": training.warmup_steps,
+        "adam_beta1": ADAM_BETAS[0],
+        "adam_beta2": ADAM_BETAS[1],
+        "max_grad_norm": 1.0,
+    }
 
 
 def _precision(on_gpu: bool) -> dict[str, Any]:
@@ -166,8 +213,8 @@ def _precision(on_gpu: bool) -> dict[str, Any]:
 
 
 def _loss(training: TrainingConfig) -> dict[str, Any]:
-    if training.algorithm == "ppo":  # a mean over all tokens of the batch; the critic is the baseline
-        return {"loss_type": "bnpo", "scale_rewards": "none", "epsilon": training.clip_range}
+    if training.algorithm == "ppo":  # the critic is the baseline; "dapo": a mean over the tokens of all processes
+        return {"loss_type": "dapo", "scale_rewards": "none", "epsilon": training.clip_range}
     if training.loss == "gspo":
         return {"loss_type": "grpo", "scale_rewards": "group", "importance_sampling_level": "sequence"}
     # Dr. GRPO (arXiv 2503.20783) is the paper that found dividing by the deviation to be a bias.
@@ -184,7 +231,7 @@ def adapters(training: TrainingConfig) -> PeftLoraConfig | None:
 
 
 class StepLog(TrainerCallback):
-    """Appends one line per optimiser step to metrics.jsonl (main process only)."""
+    """Appends a line to metrics.jsonl for every step that makes rollouts or is scored (main process only)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -203,7 +250,7 @@ class StepLog(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+        if not state.is_world_process_zero or not logs or not {"reward", "validation_reward"}.intersection(logs):
             return
         line = {"step": state.global_step, **step_metrics(logs), "seconds": round(time.monotonic() - self._started, 2)}
         with self._path.open("a", encoding="utf-8") as file:
@@ -211,7 +258,7 @@ class StepLog(TrainerCallback):
 
 
 def step_metrics(logs: dict[str, float]) -> dict[str, float]:
-    """TRL's log line in memr1's words."""
+    """TRL's log line in memr1's words; the reward of a step in which nothing could be asked or judged is nan."""
     names = {
         "reward": "reward",
         "reward_std": "reward_deviation",
@@ -229,9 +276,13 @@ def step_metrics(logs: dict[str, float]) -> dict[str, float]:
         "completions/mean_length": "completion_tokens",
         "completions/clipped_ratio": "cut_off_completions",
         "parse_failures": "parse_failures",
+        "sampler_gap": "sampler_gap",
+        "validation_reward": "validation_reward",
     }
     named = {ours: logs[theirs] for theirs, ours in names.items() if logs.get(theirs) is not None}
-    own = {key: value for key, value in logs.items() if key.split("/")[0] in ("operations", *AGENTS)}
+    if "reward" in logs and logs["reward"] is None:
+        named["reward"] = math.nan
+    own = {key: value for key, value in logs.items() if key.startswith(COLUMN_GROUPS) and value is not None}
     return {key: round(float(value), 6) for key, value in {**named, **own}.items()}
 
 

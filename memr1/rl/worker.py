@@ -10,16 +10,22 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memr1.config import RunConfig, read_resolved_config
+from memr1.console import set_own_levels
 from memr1.environment import embedding_cache
 from memr1.errors import Memr1Error, TrainingError
 from memr1.phases import phase_seed, roles_of
-from memr1.records import read_jsonl
-from memr1.rl.checkpoints import newest_whole_checkpoint
+from memr1.records import AnyRecord, read_jsonl
+from memr1.rl.checkpoints import checkpoint_step, newest_whole_checkpoint, serve_weights
 from memr1.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from memr1.rl.examples import AnswerExample, ManagerExample
 
 log = logging.getLogger(__name__)
 PARENT_VARIABLE = "MEMR1_PARENT_PID"
@@ -29,6 +35,8 @@ ERROR_MARK = "memr1-error: "
 def main() -> None:
     """Train one phase of one run, resuming from its newest whole checkpoint."""
     _end_with_parent()
+    logging.basicConfig(format="%(name)s: %(message)s")
+    set_own_levels()
     run = RunDir(Path(sys.argv[1]))
     try:
         _join_process_group()
@@ -41,17 +49,17 @@ def main() -> None:
 
 def train(run: RunDir, config: RunConfig, phase: str) -> None:
     """Train, then write the served weights to `run.model(phase)` in one rename."""
+    import torch.distributed
+
     folder, start = run.checkpoints(phase), start_location(run, config, phase)
-    trainer = _build_trainer(run, config, phase, start)
     checkpoint = newest_whole_checkpoint(folder)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    partial = folder / "model.partial"
-    trainer.save_model(str(partial))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        whole = partial if config.training.policies.kind == "staged" else _merge(start, partial)
-        shutil.rmtree(run.model(phase), ignore_errors=True)
-        os.replace(whole, run.model(phase))
+    if checkpoint is None or checkpoint_step(checkpoint) < config.agent_training(roles_of(phase)[0]).num_steps:
+        trainer = _build_trainer(run, config, phase, start)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        is_staged = config.training.policies.kind == "staged"
+        serve_weights(folder, run.model(phase), (lambda path: path) if is_staged else partial(_merge, start))
 
 
 def start_location(run: RunDir, config: RunConfig, phase: str) -> str | Path:
@@ -67,7 +75,7 @@ def start_location(run: RunDir, config: RunConfig, phase: str) -> str | Path:
 
 
 def _build_trainer(run: RunDir, config: RunConfig, phase: str, start: str | Path):  # type: ignore[no-untyped-def]
-    from memr1.bank.embedding import build_embedder
+    from memr1.bank.embedding import build_loaded_embedder
     from memr1.rl.credit.task import load_task
     from memr1.rl.credit.trainer import build_trajectory_trainer
     from memr1.rl.trainer import build_trainer
@@ -82,9 +90,9 @@ def _build_trainer(run: RunDir, config: RunConfig, phase: str, start: str | Path
         "seed": phase_seed(config, phase),
     }
     if config.training.credit.kind == "local_global" and roles == ("memory_manager",):
-        embedder = build_embedder(embedding_cache())
+        embedder = build_loaded_embedder(embedding_cache())
         task = load_task(run, config, embedder, _frozen_answer_agent(run, config, phase), settings["seed"])
-        return build_trajectory_trainer(start, task, **settings)
+        return build_trajectory_trainer(start, task, _single_turns(run, config, phase), **settings)
     return build_trainer(start, *_task(run, config, phase), **settings)
 
 
@@ -118,7 +126,7 @@ def _merge(start: str | Path, trained: Path) -> Path:
 
 
 def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
-    """Rows of `id` and `prompt`, and the reward of their completions."""
+    """Rows of `id` and `prompt` to train and to validate on, and the reward of their completions."""
     from memr1.rl.shared_policy import share_tasks
 
     build = {"memory_manager": _manager_task, "answer_agent": _answer_task}
@@ -126,34 +134,56 @@ def _task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untype
     return share_tasks(tasks) if len(tasks) > 1 else next(iter(tasks.values()))
 
 
+def _single_turns(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
+    """What guards a training by trajectories, which itself reads no examples: those that a flow writes all the same."""
+    if (run.examples(phase, "memory_manager") / "examples.jsonl").exists():
+        return _manager_task(run, config, phase)
+    log.warning("there are no examples: nothing compares the sampler with the trainer, and the last step is served")
+    return None
+
+
 def _manager_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
-    from memr1.bank.embedding import build_embedder
+    from memr1.bank.embedding import build_loaded_embedder
     from memr1.data.stored import read_dataset
     from memr1.rl.examples import ManagerExample, bank_at
+    from memr1.rl.judged_answers import build_score
     from memr1.rl.prior_banks import read_prior_banks
     from memr1.rl.rollout import ManagerReward
 
-    examples = list(read_jsonl(run.examples(phase, "memory_manager") / "examples.jsonl", ManagerExample))
+    train, validation = _read_examples(run.examples(phase, "memory_manager"), ManagerExample)
+    examples = [*train, *validation]
     journals = read_prior_banks(run, config, phase)
     reward = ManagerReward(
         examples,
         {item.id: bank_at(journals.get(item.scope, []), item.scope, item.bank_sequence) for item in examples},
         {conversation.id: conversation.speakers for conversation in read_dataset(run).conversations},
         _frozen_answer_agent(run, config, phase),
-        build_embedder(embedding_cache()),
+        build_loaded_embedder(embedding_cache()),
         config.retrieval,
-        config.training.reward,
+        build_score(config.training),
+        config.training.extra_rewards,
         config.training.retention_questions,
     )
-    return [{"id": item.id, "prompt": item.prompt} for item in examples], reward
+    return _rows(train), _rows(validation), reward
 
 
 def _answer_task(run: RunDir, config: RunConfig, phase: str):  # type: ignore[no-untyped-def]
     from memr1.rl.examples import AnswerExample
+    from memr1.rl.judged_answers import build_score
     from memr1.rl.rollout import AnswerReward
 
-    examples = list(read_jsonl(run.examples(phase, "answer_agent") / "examples.jsonl", AnswerExample))
-    return [{"id": item.id, "prompt": item.prompt} for item in examples], AnswerReward(examples, config.training.reward)
+    train, validation = _read_examples(run.examples(phase, "answer_agent"), AnswerExample)
+    reward = AnswerReward([*train, *validation], build_score(config.training), config.training.extra_rewards)
+    return _rows(train), _rows(validation), reward
+
+
+def _read_examples(folder: Path, kind: type[AnyRecord]) -> tuple[list[AnyRecord], list[AnyRecord]]:
+    train, validation = folder / "examples.jsonl", folder / "validation_examples.jsonl"
+    return list(read_jsonl(train, kind)), list(read_jsonl(validation, kind)) if validation.exists() else []
+
+
+def _rows(examples: "Sequence[ManagerExample | AnswerExample]") -> list[dict[str, str]]:
+    return [{"id": item.id, "prompt": item.prompt} for item in examples]
 
 
 def _join_process_group() -> None:

@@ -3,17 +3,12 @@
 The endpoint is a real HTTP server on loopback, with faults: it refuses, breaks, hangs and answers out of order.
 """
 
-import json
-import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,86 +19,13 @@ from memr1.agents.endpoint_generator import EndpointGenerator
 from memr1.agents.generation import Generator, ScriptedGenerator
 from memr1.agents.generators import build_generator, model_location
 from memr1.agents.transformers_generator import TransformersGenerator, merge_adapter
-from memr1.config import EndpointModel, ScriptedModel, TransformersModel
 from memr1.errors import CheckpointMissing, ConfigError, GenerationFailed
+from memr1.model_options import EndpointModel, ScriptedModel, TransformersModel
 from tests.builders import write_random_model
-
-Fault = Callable[["_Handler", str, int], bool]  # (handler, prompt, attempt) → whether it has answered
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers "echo <prompt>" unless a fault answers first."""
-
-    server: "_Server"
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
-        with self.server.lock:
-            self.server.bodies.append(body)
-            self.server.keys.add(self.headers.get("Authorization", ""))
-            self.server.asked[prompt] += 1
-            attempt = self.server.asked[prompt]
-        if self.path != "/v1/chat/completions":
-            self.reply(404, {"error": {"message": f"no {self.path}"}})
-        elif not any(fault(self, prompt, attempt) for fault in self.server.faults):
-            self.reply(200, completion(f"echo {prompt}"))
-
-    def reply(self, status: int, body: Any, **headers: str) -> None:
-        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-        try:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-        except BrokenPipeError:
-            self.close_connection = True  # the client has given up waiting: that is what some tests want
-
-    def hang_up(self) -> None:
-        self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+from tests.endpoint_server import Handler, Server, completion, serving
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.faults = faults
-        self.lock = threading.Lock()
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: set[str] = set()
-        self.asked: Counter[str] = Counter()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-
-def completion(text: str | None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
-
-
-@contextmanager
-def serving(*faults: Fault) -> Iterator[_Server]:
-    server = _Server(faults)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def endpoint(server: _Server, **options: Any) -> EndpointGenerator:
+def endpoint(server: Server, **options: Any) -> EndpointGenerator:
     return EndpointGenerator("m", url=server.url, **{"first_pause_seconds": 0.01, "timeout_seconds": 20, **options})
 
 
@@ -231,7 +153,7 @@ def write_adapter(base: Path, folder: Path) -> Path:
 
 
 def test_answers_come_back_in_order_though_the_server_answers_out_of_order() -> None:
-    def later_for_earlier(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def later_for_earlier(handler: Handler, prompt: str, attempt: int) -> bool:
         time.sleep(0.05 * (8 - int(prompt)))
         return False
 
@@ -262,8 +184,8 @@ def test_the_request_says_what_was_asked_and_carries_the_key() -> None:
         pytest.param(lambda handler: handler.hang_up(), id="connection closed"),
     ],
 )
-def test_a_broken_answer_is_asked_for_again(fault: Callable[[_Handler], None]) -> None:
-    def twice(handler: _Handler, prompt: str, attempt: int) -> bool:
+def test_a_broken_answer_is_asked_for_again(fault: Callable[[Handler], None]) -> None:
+    def twice(handler: Handler, prompt: str, attempt: int) -> bool:
         if attempt <= 2:
             fault(handler)
         return attempt <= 2
@@ -274,7 +196,7 @@ def test_a_broken_answer_is_asked_for_again(fault: Callable[[_Handler], None]) -
 
 
 def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
-    def hang_once(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def hang_once(handler: Handler, prompt: str, attempt: int) -> bool:
         if attempt == 1:
             time.sleep(1.5)
         return False
@@ -293,7 +215,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
     ],
 )
 def test_a_server_that_asks_for_a_pause_gets_it(retry_after: Callable[[], str]) -> None:
-    def too_many(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def too_many(handler: Handler, prompt: str, attempt: int) -> bool:
         if attempt == 1:
             handler.reply(429, {"error": "slow down"}, Retry_After=retry_after())
         return attempt == 1
@@ -305,7 +227,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(retry_after: Callable[[], str]) 
 
 
 def test_the_last_reason_is_told_when_every_attempt_failed() -> None:
-    def always(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def always(handler: Handler, prompt: str, attempt: int) -> bool:
         handler.reply(502, "no backend")
         return True
 
@@ -316,7 +238,7 @@ def test_the_last_reason_is_told_when_every_attempt_failed() -> None:
 
 
 def test_a_mistake_of_the_caller_is_not_repeated_and_ends_the_rest() -> None:
-    def refuse(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def refuse(handler: Handler, prompt: str, attempt: int) -> bool:
         handler.reply(401, {"error": "bad key"})
         return True
 
@@ -337,7 +259,7 @@ def test_no_more_requests_are_under_way_than_allowed() -> None:
     under_way, most = 0, 0
     lock = threading.Lock()
 
-    def count(handler: _Handler, prompt: str, attempt: int) -> bool:
+    def count(handler: Handler, prompt: str, attempt: int) -> bool:
         nonlocal under_way, most
         with lock:
             under_way += 1

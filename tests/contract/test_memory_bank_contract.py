@@ -1,4 +1,4 @@
-"""What every kind of memory bank does alike. A new kind joins by one line in OPENERS."""
+"""What every kind of memory bank does alike. A new kind joins by one name in KINDS and one fixture in conftest.py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 from memr1.bank.bank import BankStore, MemoryBank, apply_operation, fold_journal
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.entry import MemoryEntry
-from memr1.bank.in_memory import InMemoryBank
-from memr1.bank.operation import Operation, Source
-from memr1.bank.stores import open_store
-from memr1.config import InMemoryBank as InMemoryConfig
-from memr1.config import LanceBank as LanceConfig
+from memr1.bank.in_memory import InMemoryBank, InMemoryStore
+from memr1.bank.journal import read_journal
+from memr1.bank.operation import JournalRecord, Operation, Source
 from memr1.errors import BankError, BankUnavailable, UnknownEntry
+from tests.weaviate_process import has_real_weaviate
 
 Opener = Callable[[Path], BankStore]
-OPENERS: dict[str, Opener] = {
-    "in_memory": lambda folder: open_store(InMemoryConfig(kind="in_memory"), folder, HashEmbedder()),
-    "lancedb": lambda folder: open_store(LanceConfig(), folder, HashEmbedder()),
-}
+KINDS = ["in_memory", "lancedb", "weaviate_double"]
+if has_real_weaviate():
+    KINDS.append("weaviate")  # the end of pytest's summary says whether there was one
 HOSTILE = [
     "'; DROP TABLE entries; --",
     "a\nb",
@@ -37,12 +35,15 @@ HOSTILE = [
     "e\u0301",
     "NULL",
 ]
+PEOPLE, PLACES = ("Marta", "Joe"), ("Lisbon", "Rome", "Oslo", "Bern")
+QUERIES = ("Where does Marta live?", "who moved to Rome", "Joe's dog", "tea in Oslo or Bern", "nothing of the kind", "")
 hostile_text = st.sampled_from(HOSTILE) | st.text(max_size=12)
 
 
-@pytest.fixture(params=list(OPENERS))
+@pytest.fixture(params=KINDS)
 def open_bank_store(request: pytest.FixtureRequest) -> Opener:
-    return OPENERS[request.param]
+    opener: Opener = request.getfixturevalue(f"{request.param}_opener")
+    return opener
 
 
 @pytest.fixture
@@ -229,6 +230,156 @@ def test_a_folder_that_cannot_be_made_is_named(open_bank_store: Opener, tmp_path
         open_bank_store(tmp_path / "file" / "bank")
 
 
+def test_retrieval_gives_the_same_entries_in_the_same_order_as_the_reference(store: BankStore) -> None:
+    reference = InMemoryBank("c1", HashEmbedder())
+    for bank in (reference, store.bank("c1")):
+        tell_of_a_town(bank)
+    for query in QUERIES:
+        for speaker in (None, *PEOPLE):
+            expected = reference.retrieve(query, speaker=speaker, limit=30)
+            assert len(expected) == (30 if speaker is None else 24)
+            assert store.bank("c1").retrieve(query, speaker=speaker, limit=30) == expected
+
+
+def test_retrieval_is_the_same_after_reopening(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        tell_of_a_town(store.bank("c1"))
+        before = [store.bank("c1").retrieve(query, speaker=None, limit=30) for query in QUERIES]
+    with closing(open_bank_store(tmp_path)) as store:
+        assert [store.bank("c1").retrieve(query, speaker=None, limit=30) for query in QUERIES] == before
+
+
+def test_ties_go_to_the_entry_that_was_added_first(store: BankStore) -> None:
+    bank = store.bank("c1")
+    bank.apply([add("the same words")] * 12, heard())
+    assert [entry.id for entry in bank.retrieve("the same words", speaker=None, limit=12)] == [*map(str, range(1, 13))]
+    assert [entry.id for entry in bank.retrieve("nothing alike", speaker=None, limit=3)] == ["1", "2", "3"]
+
+
+def test_an_update_keeps_its_place_among_ties(store: BankStore) -> None:
+    bank = store.bank("c1")
+    bank.apply([add("another"), add("the same words")], heard())
+    bank.apply([Operation(kind="UPDATE", entry_id="1", text="the same words")], heard("D2:1"))
+    assert [entry.id for entry in bank.retrieve("the same words", speaker=None, limit=2)] == ["1", "2"]
+
+
+def test_a_limit_beyond_the_bank_gives_every_entry_once(store: BankStore) -> None:
+    bank = store.bank("c1")
+    tell_of_a_town(bank)
+    found = bank.retrieve("who lives in Rome?", speaker=None, limit=1000)
+    assert sorted(found, key=lambda entry: int(entry.id)) == bank.entries()
+
+
+def test_replaying_the_operations_gives_the_same_entries_with_the_same_ids(store: BankStore) -> None:
+    change_three_scopes(store)
+    again = InMemoryStore(HashEmbedder())
+    for scope in store.scopes():
+        for record in store.bank(scope).journal():
+            again.bank(scope).apply([record.operation], record.source)
+        assert again.bank(scope).entries() == store.bank(scope).entries()
+
+
+def test_a_prefix_of_the_journal_gives_the_bank_as_it_was(store: BankStore) -> None:
+    bank = store.bank("c1")
+    states = [bank.entries()]
+    for operation in (add("a"), Operation(kind="UPDATE", entry_id="1", text="b"), add("c"), Operation(kind="NOOP")):
+        bank.apply([operation], heard())
+        states.append(bank.entries())
+    assert [fold_journal(bank.journal()[:number], "c1") for number in range(5)] == states
+
+
+def test_a_record_keeps_what_a_policy_said_when_it_could_not_be_read(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        store.bank("c1").apply([], heard().model_copy(update={"failure": '{"operations": ["'}))
+    with closing(open_bank_store(tmp_path)) as store:
+        assert [record.source.failure for record in store.bank("c1").journal()] == ['{"operations": ["']
+
+
+def test_the_records_of_one_apply_count_down(store: BankStore) -> None:
+    records = store.bank("c1").apply([add("a"), add("b"), Operation(kind="DELETE", entry_id="1")], heard())
+    assert [(record.sequence, record.num_following) for record in records] == [(1, 2), (2, 1), (3, 0)]
+
+
+def test_records_are_on_the_disk_before_apply_returns(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        records = store.bank("c1").apply([add("a"), add("b")], heard())
+        assert read_journal(tmp_path / "journal.jsonl") == records
+
+
+@pytest.mark.parametrize("text", ["é" * 5000, "word " * 4000, "👩‍👩‍👧 一二三 \u202e", "\t\r\n x", '"}]}'])
+def test_any_text_comes_back_as_it_was(open_bank_store: Opener, tmp_path: Path, text: str) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        store.bank("c1").apply([add(text)], heard())
+    with closing(open_bank_store(tmp_path)) as store:
+        assert texts(store.bank("c1").retrieve(text, speaker=None, limit=1)) == [text]
+
+
+def test_more_entries_than_one_write_or_page_takes_are_all_there(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        with store.group_commits():
+            store.bank("c1").apply([add(f"fact number {number}") for number in range(2100)], heard())
+        expected = store.bank("c1").retrieve("fact number 1234", speaker=None, limit=20)
+        store.bank("c1").apply([Operation(kind="DELETE", entry_id=str(number)) for number in range(1, 601)], heard())
+    with closing(open_bank_store(tmp_path)) as store:
+        assert [entry.id for entry in store.bank("c1").entries()] == [*map(str, range(601, 2101))]
+        found = store.bank("c1").retrieve("fact number 1234", speaker=None, limit=1)
+        assert found == expected[:1]
+
+
+def test_stores_in_two_folders_share_nothing(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path / "a")) as one, closing(open_bank_store(tmp_path / "b")) as other:
+        one.bank("c1").apply([add("one")], heard())
+        other.bank("c1").apply([add("other"), add("another")], heard())
+    for folder, expected in (("a", ["one"]), ("b", ["other", "another"])):
+        with closing(open_bank_store(tmp_path / folder)) as store:
+            assert texts(store.bank("c1").entries()) == expected
+            assert len(store.bank("c1").retrieve("one", speaker=None, limit=9)) == len(expected)
+
+
+def test_a_folder_may_be_moved(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path / "a")) as store:
+        change_three_scopes(store)
+        before = state(store)
+    (tmp_path / "a").rename(tmp_path / "b")
+    with closing(open_bank_store(tmp_path / "b")) as store:
+        assert state(store) == before
+
+
+def test_an_apply_that_a_crash_cut_short_never_happened(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        store.bank("c1").apply([add("Marta lives in Lisbon")], heard())
+        before = state(store)
+        store.bank("c1").apply([Operation(kind="UPDATE", entry_id="1", text="cut"), add("cut too")], heard())
+    journal = tmp_path / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    for _ in range(2):
+        with closing(open_bank_store(tmp_path)) as store:
+            assert len(store.bank("c1").retrieve("cut", speaker=None, limit=9)) == 1
+            assert store.bank("c1").entries() == before[0][1] and store.bank("c1").journal() == before[0][2]
+
+
+def test_damage_inside_the_journal_is_refused_and_named(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        change_three_scopes(store)
+    journal = tmp_path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"damage\n", *lines[3:]]))
+    with pytest.raises(BankError, match=r"journal\.jsonl:3"):
+        open_bank_store(tmp_path)
+
+
+def test_groups_may_be_nested(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path)) as store:
+        with store.group_commits():
+            store.bank("c1").apply([add("a")], heard())
+            with store.group_commits():
+                store.bank("c2").apply([add("b")], heard())
+            store.bank("c1").apply([Operation(kind="DELETE", entry_id="1"), add("c")], heard())
+        before = state(store)
+    with closing(open_bank_store(tmp_path)) as store:
+        assert state(store) == before
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_history_equals_the_reference_bank(
@@ -283,6 +434,17 @@ def assert_same(bank: MemoryBank, reference: MemoryBank, query: str) -> None:
         assert bank.retrieve(query, speaker=speaker, limit=5) == expected
 
 
+def tell_of_a_town(bank: MemoryBank) -> None:
+    """48 entries that share most of their words; some are changed, some removed and replaced."""
+    verbs = ("lives in", "moved to", "walks a dog in", "drinks tea in", "once lived in", "has an aunt in", "likes")
+    for number in range(48):
+        who = PEOPLE[number % 2]
+        sentence = f"{who} {verbs[number % 7]} {PLACES[number % 4]}" + " again" * (number % 3)
+        bank.apply([add(sentence)], heard(f"D1:{number}", speaker=who))
+    bank.apply([Operation(kind="UPDATE", entry_id="7", text="Marta moved to Rome with a dog")], heard("D2:1"))
+    bank.apply([Operation(kind="DELETE", entry_id="9"), add("Marta sold the dog")], heard("D2:2"))
+
+
 def change_three_scopes(store: BankStore) -> None:
     for scope in ("c1", "c2", "user 'three'"):
         bank = store.bank(scope)
@@ -292,7 +454,7 @@ def change_three_scopes(store: BankStore) -> None:
         bank.apply([], heard())
 
 
-def state(store: BankStore) -> object:
+def state(store: BankStore) -> list[tuple[str, list[MemoryEntry], list[JournalRecord], list[MemoryEntry]]]:
     return [
         (
             scope,

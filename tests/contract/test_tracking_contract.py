@@ -56,6 +56,17 @@ def test_training_steps_are_sent_once_also_after_a_resume(registry_home: Path, r
     assert len(connect().get_metric_history(mlflow_run, "memory_manager/operations/ADD")) == 3
 
 
+def test_a_line_that_only_validates_is_sent_once_and_so_is_the_served_step(registry_home: Path, run: RunDir) -> None:
+    lines = [step(1, 0.1), {"step": 2, "validation_reward": 0.5}]
+    for _ in range(2):
+        stream = TrainingStream(run, RunConfig(), "memory_manager")
+        stream.send_all(lines)
+    stream.send_served(2)
+    client, mlflow_run = connect(), open_mlflow_run(connect(), run, RunConfig())
+    assert len(client.get_metric_history(mlflow_run, "memory_manager/validation_reward")) == 1
+    assert client.get_run(mlflow_run).data.metrics["memory_manager/served_step"] == 2
+
+
 def test_the_agents_steps_do_not_mix(registry_home: Path, run: RunDir) -> None:
     TrainingStream(run, RunConfig(), "memory_manager").send(step(5, 0.1))
     stream = TrainingStream(run, RunConfig(), "answer_agent")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from memr1.agents.bank_stage import build_training_banks
+from memr1.bank.embedding import build_embedder
 from memr1.config import RunConfig, load_config
 from memr1.data.loading import load_dataset
 from memr1.data.stored import write_dataset
@@ -13,6 +15,7 @@ from memr1.errors import WorkerFailed
 from memr1.records import write_json
 from memr1.rl.checkpoints import newest_whole_checkpoint, read_metrics
 from memr1.rl.launch import launch_training
+from memr1.rl.prepare import write_manager_examples
 from memr1.run_dir import RunDir, file_digest
 from memr1.tiny.weights import agent_folder
 
@@ -44,6 +47,16 @@ def prepared_run(root: Path, *overrides: str) -> tuple[RunDir, RunConfig]:
 
 def weights_digest(run: RunDir) -> str:
     return file_digest(run.model("memory_manager") / "model.safetensors")
+
+
+def test_single_turns_watch_the_sampler_and_choose_the_checkpoint(tmp_path: Path) -> None:
+    run, config = prepared_run(tmp_path, "training.memory_manager.num_steps=2", "bank.kind=in_memory")
+    build_training_banks(run, config, tmp_path / "vectors", lambda *_: None)
+    write_manager_examples(run, config, build_embedder(None))
+    summary = launch_training(run, config, "memory_manager", run.logs / "train.log")
+    first, last = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
+    assert first["sampler_gap"] < 1e-4 and last["sampler_gap"] < 1e-4
+    assert summary.served_step == 2 and summary.validation_reward == pytest.approx(last["validation_reward"], abs=1e-6)
 
 
 class Killed(Exception):

@@ -55,5 +55,5 @@ def test_sharding_and_checkpointing_everything_takes_the_same_first_step(tmp_pat
         launch_training(run, config, "memory_manager", run.logs / "train.log")
         first[name] = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")[0]
     assert first["plain"]["gradient_norm"] > 0
-    for figure in ("reward", "gradient_norm", "entropy"):
+    for figure in ("reward", "gradient_norm"):  # entropy is a mean over passes, which have other tokens here
         assert first["all"][figure] == pytest.approx(first["plain"][figure], rel=1e-3)

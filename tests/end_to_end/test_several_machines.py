@@ -50,7 +50,7 @@ def test_a_host_is_started_over_ssh_trains_along_and_ends_with_the_training(
     summary = launch_training(run, config, "memory_manager", run.logs / "train.log")
     assert summary.num_steps == 2 and run.model("memory_manager").is_dir()
     assert hosts.read_text().split() == ["gpu2"]
-    assert len(list(run.logs.glob("train_memory_manager.*.log"))) == 1
+    assert len(list(run.logs.glob("train.*-*.log"))) == 1
     assert not run.nodes("memory_manager").exists() and not ranks_of(run)
 
 
@@ -66,7 +66,7 @@ def test_a_rank_that_is_killed_on_one_machine_ends_the_training_on_both(
             killed.append(next(pid for pid in ranks_of(run) if is_rank_elsewhere(pid)))
             os.kill(killed[0], signal.SIGKILL)
 
-    with pytest.raises(WorkerFailed, match="training the memory_manager failed"):
+    with pytest.raises(WorkerFailed, match="training memory_manager failed"):
         launch_training(run, config, "memory_manager", run.logs / "train.log", kill_the_other_machines_rank)
     assert killed and len(read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")) < 200
     wait_until(lambda: not ranks_of(run), seconds=20)

@@ -1,9 +1,5 @@
 """Training for real: torchrun, DeepSpeed ZeRO-2 and TRL on the shipped tiny models, a few steps of each."""
 
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,8 +9,11 @@ from safetensors import safe_open
 from memr1.agents.generators import build_generator
 from memr1.bank.embedding import build_embedder
 from memr1.config import RunConfig
+from memr1.data.stored import read_dataset
 from memr1.errors import WorkerFailed
-from memr1.rl.checkpoints import checkpoint_step, newest_whole_checkpoint, read_metrics
+from memr1.records import read_jsonl
+from memr1.rl.checkpoints import checkpoint_step, newest_whole_checkpoint, read_metrics, read_served
+from memr1.rl.examples import ManagerExample
 from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_answer_examples
 from memr1.run_dir import RunDir, file_digest
@@ -49,6 +48,39 @@ def test_training_changes_the_weights_and_reports_every_step(trained: tuple[RunD
         assert all(name in step for step in steps)
     warm = file_digest(agent_folder("memory_manager") / "model.safetensors")
     assert weights_digest(run) != warm
+    assert all(step["sampler_gap"] < 1e-4 for step in steps[:3])
+
+
+def test_what_is_served_is_what_did_best_on_validation_conversations(trained: tuple[RunDir, RunConfig]) -> None:
+    run, _ = trained
+    held_out = list(read_jsonl(run.examples("memory_manager") / "validation_examples.jsonl", ManagerExample))
+    assert held_out and all(example.questions for example in held_out)
+    assert {example.scope for example in held_out} <= set(read_dataset(run).splits.validation)
+    folder = run.checkpoints("memory_manager")
+    scores = {step["step"]: step["validation_reward"] for step in read_metrics(folder / "metrics.jsonl")[1::2]}
+    served = read_served(folder)
+    assert list(scores) == [2, 4]
+    assert served.step == max(scores, key=lambda step: (scores[step], step))
+    assert served.validation_reward == pytest.approx(scores[served.step], abs=1e-6)
+    assert weights_digest(run) == file_digest(folder / f"checkpoint-{served.step}" / "model.safetensors")
+
+
+def test_a_rehearsal_of_memory_leaves_training_as_it_was(trained: tuple[RunDir, RunConfig], tmp_path: Path) -> None:
+    run, config = prepared_run(tmp_path, "training.guards.memory_preflight=false")
+    train_manager(run, config)
+    assert weights_digest(run) == weights_digest(trained[0])
+
+
+def test_it_does_so_where_every_process_holds_a_part_of_the_weights(tmp_path: Path) -> None:
+    sharded = ("training.deepspeed=zero3", "training.memory_manager.num_steps=2")
+    digests = set()
+    for name, options in (("with", ()), ("without", ("training.guards.memory_preflight=false",))):
+        run, config = prepared_run(tmp_path / name, *sharded, *options)
+        train_manager(run, config)
+        told = (run.logs / "train.log").read_text(encoding="utf-8").count("memory preflight: example")
+        assert told == (2 if name == "with" else 0)
+        digests.add(weights_digest(run))
+    assert len(digests) == 1
 
 
 def test_the_answer_agent_trains_on_banks_of_the_trained_manager(trained: tuple[RunDir, RunConfig]) -> None:
@@ -82,23 +114,8 @@ def test_a_cancelled_training_ends_every_rank_and_resumes_to_the_same_weights(
     steps = read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")
     assert [step["step"] for step in steps] == [1, 2, 3, 4]
     assert weights_digest(run) == weights_digest(trained[0])
-
-
-def test_ranks_end_when_the_process_that_launched_them_is_killed(tmp_path: Path) -> None:
-    run, _ = prepared_run(tmp_path, "training.memory_manager.num_steps=200")
-    code = (
-        "import sys; from pathlib import Path; from memr1.rl.launch import launch_training;"
-        "from memr1.run_dir import RunDir; from memr1.config import read_resolved_config;"
-        "run = RunDir(Path(sys.argv[1]));"
-        "launch_training(run, read_resolved_config(run.config), 'memory_manager', run.logs / 'train.log')"
-    )
-    flow = subprocess.Popen([sys.executable, "-c", code, str(run.root)])
-    try:
-        wait_until(lambda: len(read_metrics(run.checkpoints("memory_manager") / "metrics.jsonl")) >= 1, seconds=180)
-    finally:
-        flow.send_signal(signal.SIGKILL)
-        flow.wait()
-    wait_until(lambda: not ranks_of(run), seconds=20)
+    served = [read_served(item.checkpoints("memory_manager")) for item in (run, trained[0])]
+    assert served[0] == served[1]
 
 
 def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -106,8 +123,10 @@ def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(
     whole, config = prepared_run(tmp_path / "whole", *options)
     train_manager(whole, config)
     steps = read_metrics(whole.checkpoints("memory_manager") / "metrics.jsonl")
-    assert [step["step"] for step in steps] == [1, 3, 5, 7]  # the rollouts of a step serve two passes
-    assert all("value_loss" in step and "explained_variance" in step for step in steps)
+    rollouts = [step for step in steps if "reward" in step]
+    assert [step["step"] for step in rollouts] == [1, 3, 5, 7]  # the rollouts of a step serve two passes
+    assert all("value_loss" in step and "explained_variance" in step for step in rollouts)
+    assert [step["step"] for step in steps if "validation_reward" in step] == [2, 4, 6, 8]
     with safe_open(whole.model("memory_manager") / "model.safetensors", "pt") as weights:
         assert "value_head" not in " ".join(weights.keys())
     assert weights_digest(whole) != file_digest(agent_folder("memory_manager") / "model.safetensors")
@@ -123,6 +142,7 @@ def test_ppo_trains_a_policy_without_its_critic_and_resumes_to_the_same_weights(
     assert checkpoint is not None and checkpoint_step(checkpoint) < 8
     train_manager(resumed, config)
     assert weights_digest(resumed) == weights_digest(whole)
+    assert read_served(resumed.checkpoints("memory_manager")) == read_served(whole.checkpoints("memory_manager"))
 
 
 def test_lora_trains_an_adapter_that_the_generator_loads(tmp_path: Path) -> None:
@@ -140,11 +160,3 @@ def test_a_failing_worker_is_an_error_with_its_own_words_and_its_log(tmp_path: P
     with pytest.raises(WorkerFailed, match=r"examples\.jsonl:1") as failure:
         train_manager(run, config)
     assert str(run.logs / "train.log") in str(failure.value)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    """Fail unless the condition holds within the time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.2)

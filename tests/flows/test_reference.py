@@ -14,7 +14,11 @@ from memr1.run_start import flatten
 
 def test_every_option_of_the_default_configuration_is_described() -> None:
     described = {f"{option.section.split(' (')[0]}.{option.name}".lstrip(".") for option in list_options()}
-    assert set(flatten(RunConfig().model_dump(mode="json"))) <= described | {"extraction.generator", "training.lora"}
+    assert set(flatten(RunConfig().model_dump(mode="json"))) <= described | {
+        "extraction.generator",
+        "training.judge",
+        "training.lora",
+    }
 
 
 def test_options_of_every_variant_say_which_one_they_belong_to() -> None:

@@ -55,6 +55,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_does_nothing_twice(finished: 
     assert "[1/6] validate: done before" in finished.told.stderr
     assert [path.name for path in sorted(finished.run.logs.glob("attempt_*"))] == ["attempt_1", "attempt_2"]
     assert all(finished.run.read_done(stage) is not None for stage in finished.run.stages)
+    trained = finished.run.read_done("train_answer_agent")
+    assert trained is not None and trained.counts["served_step"] in (1, 2) and "validation_reward" in trained.counts
 
 
 def test_a_run_ends_with_its_table_the_decision_and_the_next_commands(finished: Finished) -> None:

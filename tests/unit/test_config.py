@@ -6,6 +6,7 @@ import pytest
 
 from memr1.config import LocomoData, TranscriptData, load_config
 from memr1.errors import ConfigError
+from memr1.model_options import EndpointModel
 
 
 def test_overrides_win_over_the_profile() -> None:
@@ -40,6 +41,12 @@ def test_naming_the_variant_that_is_chosen_already_drops_nothing() -> None:
         ("seed.x=1", "seed: Input should be a valid integer"),
         ("storage.uri=http://x", "storage.uri: "),
         ("training.credit.num_rereads=4", "unknown option 'training.credit.num_rereads'"),
+        (
+            "training={credit = {kind = 'local_global'}, extra_rewards = {format = 0.1}}",
+            r"training: .*scores whole sessions, extra_rewards \(format\)",
+        ),
+        ("training.reward=judge", 'training: .*reward = "judge" needs one: set training.judge.kind=endpoint and'),
+        ('training.judge={kind = "endpoint", model = "m"}', 'training: .*reward = "exact_match" asks no judge'),
     ],
 )
 def test_a_wrong_option_is_named_as_it_was_written(override: str, message: str) -> None:
@@ -59,6 +66,11 @@ def test_credit_by_trajectories_is_configured_stage_by_stage() -> None:
     [
         ("training.algorithm=ppo", 'training.credit: .*PPO has a critic instead: set training.algorithm = "grpo"'),
         ("training.loss=dapo", 'training.*loss = "dapo" token by token: set loss to grpo or dr_grpo or gspo'),
+        (
+            "training.rollout.kind=vllm_colocate",
+            'training.*not by rollout.kind = "vllm_colocate": set rollout.kind',
+        ),
+        ("training.skip_zero_variance=true", "training.*keeps the KL penalty of groups without variance"),
         ("training.credit.curriculum=[[0, 5]]", "training.credit.curriculum.0.0: .*greater than 0"),
         ("training.credit.curriculum=[]", "training.credit.curriculum: .*at least 1 item"),
         ("training.credit.num_trajectories=1", "training.credit.num_trajectories: .*greater than or equal to 2"),
@@ -76,3 +88,8 @@ def test_a_toml_file_is_named_after_itself_and_its_errors_after_the_file(tmp_pat
     path.write_text("seed = \n")
     with pytest.raises(ConfigError, match=r"mine\.toml is not valid TOML"):
         load_config(str(path))
+
+
+def test_a_judge_is_an_endpoint_of_its_own_section() -> None:
+    overrides = ["training.reward=judge", "training.judge.kind=endpoint", "training.judge.model=m"]
+    assert load_config("quickstart", overrides).training.judge == EndpointModel(kind="endpoint", model="m")

@@ -24,8 +24,9 @@ from memr1.rl.credit.trajectories import (
     start_reread,
 )
 from memr1.rl.examples import LinkedQuestion
+from memr1.rl.judged_answers import build_score
 from memr1.rl.prepare import questions_of, training_conversations
-from memr1.rl.reward import questions_at_stake
+from memr1.rl.reward import LogMetric, questions_at_stake
 from memr1.run_dir import RunDir
 from memr1.training_options import LocalGlobalCredit
 
@@ -66,7 +67,9 @@ class TrajectoryTask:
         ]
         return trajectories + self.reading.roll_out(rereads, sample)
 
-    def score(self, plan: Sequence[PlannedReading], rollouts: Sequence[Rollout]) -> list[ScoredRollout]:
+    def score(
+        self, plan: Sequence[PlannedReading], rollouts: Sequence[Rollout], log_metric: LogMetric
+    ) -> list[ScoredRollout]:
         """Rewards of these rollouts, in order; a rollout's whole reread group must be among them.
 
         Raises TrainingError for a reward that is not a number.
@@ -75,7 +78,7 @@ class TrajectoryTask:
         asked = {_group(reading): reading.questions for reading in plan}
         asked |= {key: self._at_stake(reread, key, rollouts) for key, reread in rereads.items()}
         rewards = self.scorer.score(
-            [(item.bank, item.start.conversation.speakers, asked[item.start.group]) for item in rollouts]
+            [(item.bank, item.start.conversation.speakers, asked[item.start.group]) for item in rollouts], log_metric
         )
         for rollout, reward in zip(rollouts, rewards, strict=True):
             if reward is not None and math.isnan(reward):
@@ -117,7 +120,7 @@ def load_task(
             config.memory_manager.prompt,
             config.retrieval.entries_per_turn,
         ),
-        BankScorer(answer_agent, embedder, config.retrieval.entries_per_speaker, training.reward),
+        BankScorer(answer_agent, embedder, config.retrieval.entries_per_speaker, build_score(training)),
         training.retention_questions,
         seed,
     )

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import use_adapter
 
@@ -28,10 +27,21 @@ from memr1.rl.credit.task import TrajectoryTask
 from memr1.rl.credit.trajectories import Rollout, Sample
 from memr1.rl.grpo import SharedPromptGrpo
 from memr1.rl.guards import check_room
-from memr1.rl.trainer import Batches, adapters, callbacks, decode_batch, load_tokenizer, training_arguments
+from memr1.rl.rollout import ManagerReward
+from memr1.rl.trainer import (
+    Batches,
+    adapters,
+    callbacks,
+    chat_rows,
+    decode_batch,
+    load_tokenizer,
+    training_arguments,
+    watch,
+)
 from memr1.training_options import AgentTraining, TrainingConfig
 
 Row = tuple[list[int], list[int], float]  # prompt, completion, advantage
+SingleTurns = tuple[list[dict[str, str]], list[dict[str, str]], ManagerReward]  # to train, to validate, their reward
 PADDING: Row = ([0, 0], [], 0.0)  # two tokens: what a rank runs must not depend on whether it has turns
 
 
@@ -41,14 +51,16 @@ class TrajectoryGrpo(SharedPromptGrpo):
     def __init__(self, *args: Any, task: TrajectoryTask, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._task = task
+        self._num_calls = 0  # of the sampler, in this step
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, torch.Tensor]:
         """This rank's turns of the step as TRL's batch; `inputs` says nothing."""
         rank, num_ranks = self.accelerator.process_index, self.accelerator.num_processes
+        self._num_calls = 0
         plan = self._task.plan(self.state.global_step)
         with self.whole_model() as model:
             rollouts = self._task.roll_out(plan, partial(self._sample, model), rank, num_ranks)
-        scored: list[list[ScoredRollout]] = gather_object([self._task.score(plan, rollouts)])
+        scored: list[list[ScoredRollout]] = gather_object([self._task.score(plan, rollouts, self._tell)])
         everyone = [item for ranked in scored for item in ranked]
         self._report(everyone)
         first = sum(map(len, scored[:rank]))
@@ -64,13 +76,18 @@ class TrajectoryGrpo(SharedPromptGrpo):
         settings: Any = self.args  # a GRPOConfig: the base class promises less
         return int(settings.steps_per_generation)
 
+    def _next_call(self) -> int:
+        """A number that no other call of the step has, on whichever rank."""
+        self._num_calls += 1
+        return int(self._num_calls * self.accelerator.num_processes + self.accelerator.process_index)
+
     def _sample(self, model: Any, prompts: list[str]) -> list[Sample]:
         """Raises TrainingError for a prompt that leaves no room for a completion."""
         prompt_ids, *_ = self._tokenize_prompts([[{"role": "user", "content": prompt}] for prompt in prompts])
         room = getattr(self.causal_model(self.model).config, "max_position_embeddings", None)
         settings: Any = self.args
         check_room(max(map(len, prompt_ids)), settings.max_completion_length, room, "of a rollout")
-        completion_ids = self.sample_completions(model, prompt_ids)
+        completion_ids = self.sample_completions(model, prompt_ids, call=self._next_call())
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         return [
             Sample(text, prompt, completion, completion[-1] not in self.eos_token_ids)
@@ -121,6 +138,9 @@ class TrajectoryGrpo(SharedPromptGrpo):
         loss: torch.Tensor = super()._compute_loss(model, inputs) * inputs["rows_per_turn"]  # type: ignore[no-untyped-call]
         return loss
 
+    def _tell(self, name: str, value: float) -> None:
+        self._metrics["train"][name].append(value)
+
     def _report(self, everyone: list[ScoredRollout]) -> None:
         sessions = sessions_at(self._task.credit.curriculum, self.state.global_step)
         for name, value in {**step_figures(everyone), "sessions": sessions}.items():
@@ -138,6 +158,7 @@ def pad_right(rows: list[list[int]], device: torch.device) -> tuple[torch.Tensor
 def build_trajectory_trainer(
     model: Path | str,
     task: TrajectoryTask,
+    single_turns: SingleTurns | None = None,
     *,
     agent: AgentConfig,
     schedule: AgentTraining,
@@ -145,14 +166,17 @@ def build_trajectory_trainer(
     deepspeed: Path,
     folder: Path,
     seed: int,
-) -> GRPOTrainer:
-    """A trainer of the Memory Manager by trajectories; checkpoints and metrics go to `folder`."""
+) -> SharedPromptGrpo:
+    """A trainer of the Memory Manager by trajectories; checkpoints and metrics go to `folder`.
+
+    Single turns, as for the other kind of credit, probe the sampler and choose between checkpoints.
+    """
     most_turns = count_most_turns(task.asked, task.credit)
     num_passes = max(1, -(-most_turns // (training.num_processes * training.micro_batch)))
     # One example of TRL's lasts one step. Two rows per pass, because a group has at least two.
     batches = Batches(2 * num_passes * training.num_processes, rows_per_pass=2, num_passes=num_passes)
     steps = [{"prompt": f"step {number}"} for number in range(max(1, schedule.num_steps))]
-    return TrajectoryGrpo(
+    trainer = TrajectoryGrpo(
         task=task,
         decode_batch=decode_batch(training),
         model=str(model),
@@ -163,3 +187,7 @@ def build_trajectory_trainer(
         peft_config=adapters(training),
         callbacks=callbacks(training, folder),
     )
+    if single_turns is not None:
+        examples, validation, reward = single_turns
+        watch(trainer, training, chat_rows(examples), chat_rows(validation), reward)
+    return trainer

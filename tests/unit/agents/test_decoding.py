@@ -1,12 +1,13 @@
 """The decoding loop gives what `generate` gives, and draws as often as the model's shares say."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from transformers import GenerationConfig, Qwen2ForCausalLM
 
-from memr1.agents.decoding import decode
+from memr1.agents.decoding import _draw, decode
 from tests.builders import random_qwen2
 
 END, NEW_TOKENS = 1, 8
@@ -42,11 +43,46 @@ def test_a_repeated_prompt_runs_once(model: Qwen2ForCausalLM) -> None:
 
 
 def test_sampling_draws_by_the_models_own_shares(model: Qwen2ForCausalLM) -> None:
-    draws, prompt = 4000, [5, 9, 30]
-    sampling = torch.Generator().manual_seed(3)
+    number, prompt = 4000, [5, 9, 30]
+    draws = torch.rand(number, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        texts = decode(model, [prompt] * draws, end_ids=[], max_new_tokens=1, temperature=2.0, sampling=sampling)
+        texts = decode(model, [prompt] * number, end_ids=[], max_new_tokens=1, temperature=2.0, draws=draws)
         wanted = torch.softmax(model(input_ids=torch.tensor([prompt])).logits[0, -1] / 2.0, -1)
     counts = Counter(ids[0] for ids in texts)
     for token, share in enumerate(wanted.tolist()):
-        assert abs(counts[token] / draws - share) < 4 * (share * (1 - share) / draws) ** 0.5 + 1e-3
+        assert abs(counts[token] / number - share) < 4 * (share * (1 - share) / number) ** 0.5 + 1e-3
+
+
+def test_a_number_falls_in_the_share_of_the_token_it_chooses() -> None:
+    logits = torch.tensor([0.5, 0.0, 0.25, 0.25, 0.0]).log().repeat(5, 1)
+    draws = torch.tensor([0.0, 0.4999, 0.5, 0.75, 1 - 2**-53], dtype=torch.float64)
+    assert _draw(logits, draws).tolist() == [0, 0, 2, 3, 3]
+
+
+def test_what_is_drawn_for_a_prompt_does_not_depend_on_its_neighbours(model: Qwen2ForCausalLM) -> None:
+    draws = torch.rand(len(PROMPTS), 20, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    ends = [END, 3, 7, 12, 20]  # so that rows end at different places, and leave the batch
+    with torch.no_grad():
+        together = decode(model, PROMPTS, end_ids=ends, max_new_tokens=20, draws=draws)
+        alone = [
+            decode(model, [prompt], end_ids=ends, max_new_tokens=20, draws=draws[[row]])[0]
+            for row, prompt in enumerate(PROMPTS)
+        ]
+    assert together == alone
+    assert len({len(ids) for ids in together}) > 1 and together[0] != together[2]
+
+
+@pytest.mark.parametrize("temperature", [None, 2.0])
+def test_the_samplers_log_probabilities_are_those_of_a_pass_over_the_whole_text(
+    model: Qwen2ForCausalLM, temperature: float | None
+) -> None:
+    given: list[list[float]] = []
+    draws = torch.rand(len(PROMPTS), NEW_TOKENS, dtype=torch.float64) if temperature else None
+    shares: dict[str, Any] = {"temperature": temperature or 1.0, "draws": draws}
+    with torch.no_grad():
+        outputs = decode(model, PROMPTS, end_ids=[END, 5, 9], max_new_tokens=NEW_TOKENS, log_probs=given, **shares)
+        for prompt, completion, log_probs in zip(PROMPTS, outputs, given, strict=True):
+            logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            whole = torch.log_softmax(logits / (temperature or 1.0), -1)
+            expected = whole.gather(-1, torch.tensor(completion)[:, None])[:, 0].tolist()
+            assert log_probs == pytest.approx(expected, abs=1e-4)

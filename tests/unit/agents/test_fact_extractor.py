@@ -16,9 +16,10 @@ from memr1.agents.fact_extractor import (
     parse_facts,
 )
 from memr1.agents.generation import ScriptedGenerator
-from memr1.config import ExtractionConfig, ScriptedModel
+from memr1.config import ExtractionConfig
 from memr1.data.conversation import Conversation, Fact, Turn
 from memr1.errors import ConfigError
+from memr1.model_options import ScriptedModel
 from tests.builders import conversation
 
 

@@ -7,9 +7,10 @@ import pytest
 from memr1.agents.answer_agent import AnswerRequest
 from memr1.agents.memory_manager import ManagerRequest
 from memr1.agents.pair import AgentPair, build_pair, load_pair, pair_settings, read_settings, write_pair
-from memr1.config import AgentConfig, RunConfig, ScriptedModel, TransformersModel
+from memr1.config import AgentConfig, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.errors import AgentError, CheckpointMissing
+from memr1.model_options import ScriptedModel, TransformersModel
 from tests.builders import NOON, entry, write_random_model
 
 DATASET = DatasetIdentity(

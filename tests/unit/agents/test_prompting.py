@@ -67,6 +67,7 @@ def test_every_shipped_template_has_its_parts(name: str) -> None:
         "memory_manager": ["{memories}", "{facts}"],
         "answer_agent": ["{memories}", "{question}"],
         "extraction": ["{speaker}", "{date}", "{earlier}", "{turn}"],
+        "judge": ["{question}", "{gold}", "{prediction}"],
     }
     expected = next(found for ending, found in parts.items() if name.endswith(ending))
     assert all(read_template(name).count(part) >= 1 for part in expected)

@@ -145,3 +145,39 @@ def test_a_write_that_fails_half_way_is_cut_back_and_the_journal_takes_no_more(t
     assert "cannot append" in first and "File too large" in first
     assert "closed" in second
     assert [record.operation.text for record in read_journal(path)] == ["kept"]
+
+
+def test_a_changed_byte_inside_a_line_is_damage_although_it_still_parses(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    write_applies(path, [applied("a", 1, "lives in Rome"), applied("a", 2, "x")])
+    path.write_bytes(path.read_bytes().replace(b"Rome", b"Oslo"))
+    with pytest.raises(BankError, match=r"journal\.jsonl:1"):
+        JournalFile(path)
+
+
+def test_a_changed_byte_in_the_last_line_drops_it_like_a_torn_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    first = applied("a", 1, "x")
+    write_applies(path, [first, applied("a", 2, "lives in Rome")])
+    path.write_bytes(path.read_bytes().replace(b"Rome", b"Oslo"))
+    assert read_journal(path) == first
+
+
+def test_journals_without_checksums_are_read_and_continued_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    old = applied("a", 1, 'ends in ,"checksum":"00000000"}')
+    path.write_text("".join(record.model_dump_json() + "\n" for record in old))
+    new = applied("a", 2, "y")
+    write_applies(path, [new])
+    assert read_journal(path) == [*old, *new]
+    assert [b'"checksum":"' in line[-24:] for line in path.read_bytes().splitlines()] == [False, True]
+
+
+def test_a_line_that_lost_its_checksum_behind_one_that_has_it_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    bare = applied("a", 2, "y")[0].model_dump_json()
+    write_applies(path, [applied("a", 1, "x")])
+    whole = path.read_bytes()
+    path.write_bytes(whole + bare.encode() + b"\n" + whole)
+    with pytest.raises(BankError, match=r"journal\.jsonl:2"):
+        read_journal(path)

@@ -4,64 +4,23 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 
 import lancedb
 import pytest
 
-from memr1.bank.bank import BankStore
-from memr1.bank.embedding import HashEmbedder, Vectors
-from memr1.bank.in_memory import InMemoryStore
+from memr1.bank.embedding import HashEmbedder
 from memr1.bank.lancedb_bank import TABLE_NAME, LanceStore
-from memr1.bank.operation import Operation, Source
+from tests.bank_histories import CountingEmbedder, apply_steps, assert_same_banks
 
-SCOPES = ("c1", "c2", 'it\'s "three"')
-
-
-class CountingEmbedder(HashEmbedder):
-    """Keeps every text that it had to embed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        self.texts.extend(texts)
-        return super().embed(texts)
-
-
-def apply_step(store: BankStore, step: int) -> None:
-    """The `step`-th of a fixed history over three scopes: additions, updates, deletions, empty turns."""
-    bank = store.bank(SCOPES[step % 3])
-    source = Source(turn_id=f"D1:{step}", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
-    held = bank.entries()
-    operations = [Operation(kind="ADD", text=f"fact {step} a"), Operation(kind="ADD", text=f"fact {step} b")]
-    if step % 4 == 3 and len(held) > 1:
-        operations[1:] = [
-            Operation(kind="UPDATE", entry_id=held[0].id, text=f"fact {step} new"),
-            Operation(kind="DELETE", entry_id=held[1].id),
-        ]
-    bank.apply(operations if step % 5 else [], source)
-
-
-def apply_steps(store: BankStore, first: int, last: int) -> None:
-    for step in range(first, last):
-        apply_step(store, step)
+ROOT = Path(__file__).parents[3]  # where `tests` can be imported from
 
 
 def assert_undisturbed(folder: Path, num_steps: int) -> None:
     """The store in `folder` equals one that applied the same steps in peace; so does its table after closing."""
-    reference = InMemoryStore(HashEmbedder())
-    apply_steps(reference, 0, num_steps)
     with closing(LanceStore(folder, HashEmbedder())) as store:
-        assert store.scopes() == reference.scopes()
-        for scope in reference.scopes():
-            bank, expected = store.bank(scope), reference.bank(scope)
-            assert (bank.entries(), bank.journal()) == (expected.entries(), expected.journal())
-            assert bank.retrieve("fact 3", speaker=None, limit=9) == expected.retrieve("fact 3", speaker=None, limit=9)
+        reference = assert_same_banks(store, num_steps)
     assert table_texts(folder) == sorted(
         (scope, entry.text) for scope in reference.scopes() for entry in reference.bank(scope).entries()
     )
@@ -152,15 +111,17 @@ def continue_and_compare(folder: Path, acknowledged: int) -> None:
 def apply_until_killed(folder: Path, rows_per_write: int, num_acknowledged: int) -> int:
     """Kill (SIGKILL) a process that applies steps without end, once it has reported so many; return that number."""
     program = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_lancedb_bank import *\n"
+        "import time; from pathlib import Path\n"
+        "from memr1.bank.embedding import HashEmbedder\n"
+        "from memr1.bank.lancedb_bank import LanceStore\n"
+        "from tests.bank_histories import apply_step\n"
         f"store = LanceStore(Path({str(folder)!r}), HashEmbedder(), rows_per_write={rows_per_write})\n"
         "for step in range(10_000):\n"
         "    apply_step(store, step)\n"
         "    print(step, flush=True)\n"
         "    time.sleep(0.002)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for _ in range(num_acknowledged):
             assert process.stdout.readline(), "the process ended by itself"

@@ -45,6 +45,8 @@ def example(identity: str, *, questions: int, retention: int) -> ManagerExample:
         scope="c",
         source=source(identity),
         bank_sequence=0,
+        turn_words=1,
+        words_read=1,
         shown=(),
         questions=tuple(linked(f"{identity}q{number}", identity) for number in range(questions)),
         retention=tuple(linked(f"{identity}r{number}", "t0") for number in range(retention)),

@@ -12,7 +12,7 @@ from memr1.rl.meeting import Gathering, Meeting, NodeReport, Pulse, find_hosts
 from memr1.rl.node import await_meeting, join_training
 from memr1.run_dir import RunDir
 
-MEETING = Meeting(id="m", endpoint="127.0.0.1:1", logs="logs")
+MEETING = Meeting(id="m", endpoint="127.0.0.1:1", log="logs/train.log")
 
 
 def gathering(folder: Path, report: NodeReport) -> Gathering:

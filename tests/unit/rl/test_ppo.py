@@ -4,7 +4,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from memr1.rl.ppo import HEAD, add_value_head, clipped_value_loss, estimate_advantages, place_rewards
+from memr1.rl.ppo import HEAD, add_value_head, clipped_value_losses, estimate_advantages, place_rewards
 from memr1.rl.shared_prefix import share_prompts
 from tests.builders import random_qwen2
 
@@ -45,7 +45,7 @@ def test_with_lambda_one_a_return_is_what_was_still_to_come() -> None:
 def test_the_value_loss_takes_the_worse_of_plain_and_clipped(value: float, loss: float) -> None:
     old, returns = torch.zeros(1, 1), torch.ones(1, 1)
     clip_range = 0.2 if abs(value) > 0.5 else 1.0
-    reached = clipped_value_loss(torch.full((1, 1), value), old, returns, torch.ones(1, 1), clip_range)
+    reached = clipped_value_losses(torch.full((1, 1), value), old, returns, clip_range)
     assert float(reached) == pytest.approx(loss)
 
 

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 import pytest
 
 from memr1.rl.examples import AnswerExample
-from memr1.rl.rollout import AnswerReward, Completion, LogMetric
+from memr1.rl.reward import LogMetric, score_by_text
+from memr1.rl.rollout import AnswerReward, Completion
 from memr1.rl.shared_policy import SharedReward, share_tasks
 from memr1.rl.trainer import step_metrics
+from memr1.training_options import ExtraRewards
+
+NONE = ExtraRewards()
 
 
 class LengthReward:
@@ -25,9 +29,12 @@ class LengthReward:
         return [float(len(text)) or None for text in completions]
 
 
-def answers(**gold: str) -> AnswerReward:
-    examples = [AnswerExample(id=key, prompt="p", answer=value, category=1, memories=()) for key, value in gold.items()]
-    return AnswerReward(examples, "exact_match")
+def answers(extra_rewards: ExtraRewards = NONE, **gold: str) -> AnswerReward:
+    examples = [
+        AnswerExample(id=key, prompt="p", question="?", answer=value, category=1, memories=())
+        for key, value in gold.items()
+    ]
+    return AnswerReward(examples, score_by_text("exact_match"), extra_rewards)
 
 
 @pytest.fixture
@@ -59,6 +66,14 @@ def test_a_metric_counts_once_for_every_completion_behind_it(told: dict[str, lis
     assert told["parse_failures"] == [0.0, 0.0, 1.0]  # a third of all: what the guards look at
 
 
+def test_a_completions_own_value_counts_once(told: dict[str, list[float]]) -> None:
+    agent = answers(ExtraRewards(format=0.5), q="Rome")
+    reward = SharedReward({"memory_manager": LengthReward(), "answer_agent": agent})  # type: ignore[dict-item]
+    texts, ids = ['{"answer":"Rome"}', "what?", "A"], ["answer_agent/q", "answer_agent/q", "memory_manager/a"]
+    assert reward(texts, ids, lambda name, value: told[name].append(value)) == [1.5, 0.0, 1.0]
+    assert told["answer_agent/reward/format"] == [1.0, 0.0]
+
+
 def test_a_batch_of_one_role_asks_the_other_reward_nothing(told: dict[str, list[float]]) -> None:
     manager = LengthReward()
     reward = SharedReward({"memory_manager": manager, "answer_agent": answers(q="Rome")})  # type: ignore[dict-item]
@@ -69,12 +84,13 @@ def test_a_batch_of_one_role_asks_the_other_reward_nothing(told: dict[str, list[
 
 def test_the_examples_of_both_roles_keep_apart_even_if_their_ids_are_equal() -> None:
     manager, agent = LengthReward(), answers(same="Rome")
-    rows, _ = share_tasks(
+    rows, held_out, _ = share_tasks(
         {
-            "memory_manager": ([{"id": "same", "prompt": "turn"}], manager),  # type: ignore[dict-item]
-            "answer_agent": ([{"id": "same", "prompt": "question"}], agent),
+            "memory_manager": ([{"id": "same", "prompt": "turn"}], [], manager),  # type: ignore[dict-item]
+            "answer_agent": ([{"id": "same", "prompt": "question"}], [{"id": "other", "prompt": "question"}], agent),
         }
     )
+    assert held_out == [{"id": "answer_agent/other", "prompt": "question"}]
     assert rows == [
         {"id": "memory_manager/same", "prompt": "turn"},
         {"id": "answer_agent/same", "prompt": "question"},

@@ -16,6 +16,7 @@ from memr1.rl.credit.curriculum import ask_conversation
 from memr1.rl.credit.scoring import BankScorer
 from memr1.rl.credit.task import TrajectoryTask
 from memr1.rl.credit.trajectories import Reading, RolloutStart, Sample, bank_before, start_reread
+from memr1.rl.reward import score_by_text
 from memr1.training_options import CurriculumStage, LocalGlobalCredit
 from tests.builders import conversation, question
 
@@ -33,6 +34,10 @@ QUESTIONS = [
     question("home", "Where does Ann live?", "Oslo", evidence=["D2:1"]),
     question("new car", "What does Bob drive?", "Saab", evidence=["D3:2"]),
 ]
+
+
+def ignore(name: str, value: float) -> None:
+    """A text score tells nothing."""
 
 
 def operations(*items: dict[str, object]) -> str:
@@ -90,7 +95,7 @@ def task(answers: ScriptedGenerator, **fields: object) -> TrajectoryTask:
             **fields,
         }
     )
-    scorer = BankScorer(AnswerAgent(answers, "compact", 32), HashEmbedder(), 30, "exact_match")
+    scorer = BankScorer(AnswerAgent(answers, "compact", 32), HashEmbedder(), 30, score_by_text("exact_match"))
     return TrajectoryTask([ask_conversation(TALK, QUESTIONS)], credit, reading(), scorer, max_retention=4, seed=7)
 
 
@@ -144,7 +149,7 @@ def test_equal_rollouts_earn_equal_rewards_and_no_advantage() -> None:
     work = task(ScriptedGenerator(say_what_stands_there))
     plan = work.plan(0)
     rollouts = work.roll_out(plan, Policy(keep_everything))
-    scored = work.score(plan, rollouts)
+    scored = work.score(plan, rollouts, ignore)
     assert [item.is_reread for item in scored] == [False] * 2 + [True] * 6
     assert compare_rollouts(scored, scale=True) == [0.0] * 8
 
@@ -153,7 +158,7 @@ def test_a_trajectory_is_scored_by_the_bank_it_ends_with_and_equal_views_are_ans
     answers = ScriptedGenerator(say_what_stands_there)
     work = task(answers, reread_probability=0, num_trajectories=4)
     plan = work.plan(0)
-    scored = work.score(plan, work.roll_out(plan, Policy(keep_everything, forget_the_move)))
+    scored = work.score(plan, work.roll_out(plan, Policy(keep_everything, forget_the_move)), ignore)
     # Right at the end: the new car always, the home where the move was noticed; the first car stands last no more.
     assert [item.reward for item in scored] == [2 / 3, 1 / 3, 2 / 3, 1 / 3]
     assert len(answers.prompts) == 6  # three questions about two different banks
@@ -175,10 +180,10 @@ def test_a_reread_is_scored_on_its_session_and_on_what_some_of_its_group_altered
     group = f"{trajectories[0].start.group}/D2"
     starts = [start_reread(trajectories[session.parent], 1, group, number) for number in range(2)]
     careful, careless = reading().roll_out(starts, Policy(lambda _: operations(), overwrite_the_car))
-    scored = work.score(plan, [careful, careless])
+    scored = work.score(plan, [careful, careless], ignore)
     # Asked: the home (its own), and the first car, because the careless one altered that entry.
     assert [item.reward for item in scored] == [0.5, 0.5]
-    alone = work.score(plan, [careful])
+    alone = work.score(plan, [careful], ignore)
     assert [item.reward for item in alone] == [0.0]
 
 
