@@ -126,7 +126,7 @@ def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
         [],
         reward,  # type: ignore[arg-type]  # what the trainer calls, and no more
         agent=AgentConfig(max_new_tokens=NEW_TOKENS),
-        schedule=AgentTraining(num_steps=way.num_steps, learning_rate=1e-3, kl_coefficient=0.1),
+        schedule=AgentTraining(num_steps=way.num_steps, learning_rate=1e-2 if way.lora else 1e-3, kl_coefficient=0.1),
         training=training_options(way),
         deepspeed=deepspeed_config(way.deepspeed) if way.deepspeed else None,
         folder=folder,
