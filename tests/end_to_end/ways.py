@@ -54,8 +54,11 @@ class Outcome:
     weights: dict[str, torch.Tensor]
 
 
-def run_way(way: Way, model: Path, folder: Path, seconds: float = 100.0) -> Outcome:
-    """Train, each rank in a process of its own; an AssertionError when one fails or they do not end."""
+def run_way(way: Way, model: Path, folder: Path, seconds: float = 900.0) -> Outcome:
+    """Train, each rank in a process of its own; an AssertionError when one fails or they do not end.
+
+    Offloading compiles DeepSpeed's Adam at its first use on a machine, which takes minutes.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
