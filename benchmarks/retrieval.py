@@ -2,17 +2,16 @@
 
     python benchmarks/retrieval.py --data locomo10.json [--quick] [--out FILE.json]
 
-The share of evidence turns behind the best 30 (5, 10) entries of each speaker, categories 1 to 4, on the eight test
-conversations of the paper, over all evidence turns and as the mean of the questions' shares: once with every turn as an
-entry, once with the dataset's observations. No model but the embedder takes part. Milliseconds are the
-processor's for one retrieval of 30 of a speaker's entries, its query embedded before.
+The share of a question's evidence turns behind the best 30 (5, 10) entries of each speaker, mean over the questions of
+categories 1 to 4 on the eight test conversations of the paper: once with every turn as an entry, once with the
+dataset's observations. No model but the embedder takes part. Milliseconds are the processor's for one retrieval of 30
+of a speaker's entries, its query embedded before.
 """
 
 import argparse
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from statistics import median
+from statistics import fmean, mean, median
 
 from harness import run_benchmark
 
@@ -40,45 +39,32 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def measure_recall(dataset: Dataset, banks: dict[str, MemoryBank]) -> dict[str, object]:
-    """`banks` by conversation."""
+    """`banks` by conversation. A question without evidence has no share."""
     speakers = {conversation.id: conversation.speakers for conversation in dataset.conversations}
-    questions = [q for q in dataset.questions if q.conversation_id in banks and q.category != UNSCORED]
-    found: dict[int, list[bool]] = defaultdict(list)
-    categories: list[int] = []
-    sizes: list[int] = []
+    asked = [q for q in dataset.questions if q.conversation_id in banks and q.category != UNSCORED and q.evidence]
+    shares: dict[int, list[float]] = {limit: [] for limit in LIMITS}  # one per question
     milliseconds: list[float] = []
-    for question in questions:
+    for question in asked:
         best = list(timed_rankings(banks[question.conversation_id], question, speakers[question.conversation_id]))
         milliseconds += [taken for _, taken in best]
-        categories += [question.category] * len(question.evidence)
-        sizes.append(len(question.evidence))
         for limit in LIMITS:
             shown = {turn_id for entries, _ in best for entry in entries[:limit] for turn_id in entry.turn_ids}
-            found[limit] += [turn_id in shown for turn_id in question.evidence]
-    widest = found[LIMITS[-1]]
-    by_category: dict[int, list[bool]] = defaultdict(list)
-    for category, hit in zip(categories, widest, strict=True):
-        by_category[category].append(hit)
+            shares[limit].append(mean([turn_id in shown for turn_id in question.evidence]))
+    widest = list(zip(asked, shares[LIMITS[-1]], strict=True))
+    num_turns = [len(question.evidence) for question in asked]
+    categories = sorted({question.category for question in asked})
     return {
-        "num_questions": len(questions),
-        "num_evidence_turns": len(widest),
-        "recall_at_60": share(widest),
-        "recall_at_60_mean_of_questions": mean_share(widest, sizes),
-        "by_category": {str(kind): share(hits) for kind, hits in sorted(by_category.items())},
-        "recall_at": {str(limit): share(hits) for limit, hits in found.items()},
-        "processor_milliseconds_p50": round(median(milliseconds), 2),
+        "num_questions": len(asked),
+        "num_evidence_turns": sum(num_turns),
+        "recall_at_60": round(mean(shares[LIMITS[-1]]), 3),
+        "recall_at_60_of_all_turns": round(fmean(shares[LIMITS[-1]], weights=num_turns), 3),
+        "by_category": {
+            str(kind): round(mean(share for question, share in widest if question.category == kind), 3)
+            for kind in categories
+        },
+        "recall_at": {str(limit): round(mean(values), 3) for limit, values in shares.items()},
+        "milliseconds_p50": round(median(milliseconds), 2),
     }
-
-
-def share(hits: list[bool]) -> float | None:
-    return round(sum(hits) / len(hits), 3) if hits else None
-
-
-def mean_share(hits: list[bool], sizes: list[int]) -> float:
-    """The mean of the shares of consecutive runs of `hits`, `sizes` long; runs of length 0 do not count."""
-    remaining = iter(hits)
-    shares = [sum(next(remaining) for _ in range(size)) / size for size in sizes if size]
-    return round(sum(shares) / len(shares), 3)
 
 
 def timed_rankings(

@@ -30,12 +30,10 @@ def decode(
     """Token ids after each prompt (none of them empty), the end token included where one was reached.
 
     Greedy without `draws`: uniform numbers in [0, 1) of shape (prompts, max_new_tokens). A prompt's tokens depend on
-    its own row of them, whatever else is in the batch. A list given as `log_probs` is filled with the
-    log-probabilities of the tokens at this temperature, one list per prompt.
+    its own row of them alone. A list given as `log_probs` is filled with the tokens', one list per prompt.
     """
-    device = next(model.parameters()).device
+    cache, device = build_cache(model.config), next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
-    cache = build_cache(model.config)
     outputs: list[list[int]] = [[] for _ in prompts]
     if log_probs is not None:
         log_probs.extend([] for _ in prompts)

@@ -59,10 +59,8 @@ def build_trainer(
 ) -> SharedPromptGrpo:
     """A trainer whose examples are rows of `id` and `prompt`; checkpoints and metrics go to `folder`.
 
-    The validation examples (there may be none) choose between checkpoints; `reward` knows them too.
-    Raises TrainingError for an example that does not fit into the model's context, and when all prompts are too long.
-
-    `deepspeed` is a file of deepspeed_configs/; without one torch trains alone, and the losses are the same.
+    The validation examples (there may be none) choose between checkpoints; `reward` knows them too. Without `deepspeed`
+    (a file of deepspeed_configs/) torch trains alone, to the same losses. Raises TrainingError for prompts too long.
     """
     tokenizer = load_tokenizer(model)
     kept, held_out = _choose_examples(examples, validation, partial(_count_prompt_tokens, tokenizer), training, folder)

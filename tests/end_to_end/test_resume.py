@@ -19,6 +19,7 @@ from memr1.config import load_config
 from memr1.records import write_json, write_jsonl
 from memr1.rl.checkpoints import checkpoint_step, newest_whole_checkpoint, read_metrics
 from memr1.rl.examples import AnswerExample
+from memr1.rl.prepare import VALIDATION
 from memr1.run_dir import RunDir, file_digest
 from memr1.tiny.weights import agent_folder
 from tests.builders import entry
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 AGENT = "answer_agent"
 # Checkpoints fall due after steps 2, 4 and 6, and after the last one, 7. Of the 5 examples a step shows 2: the order of
-# the third round is needed to the bit, too. PPO's rollouts serve two steps, and its log has every second one.
+# the third round is needed to the bit, too. PPO's rollouts serve two steps.
 OPTIONS = (
     "bank.kind=in_memory",
     "training.prompts_per_step=2",
@@ -45,12 +46,11 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "grpo_lora": ("training.num_processes=1", "training.lora.rank=4"),
     "ppo_lora": ("training.num_processes=2", "training.algorithm=ppo", "training.lora.rank=4"),
 }
-SEAL = "os.rename checkpoint-4/DONE.json 1"
-KILLS = {  # where it is planted (PPO's place in brackets), and the checkpoint that is left
-    "before_a_checkpoint": ("open metrics.jsonl {0}", (3, 2), 2),
-    "before_a_checkpoint_is_sealed": (SEAL, (0, 0), 2),
-    "after_a_checkpoint": ("open metrics.jsonl {0}", (5, 3), 4),
-    "before_the_weights_are_in_place": ("os.rename answer_agent/model 1", (0, 0), 7),
+KILLS = {  # where it is planted, and the checkpoint that is left
+    "before_a_checkpoint": ("open metrics.jsonl 3", 2),
+    "before_a_checkpoint_is_sealed": ("os.rename checkpoint-4/DONE.json 1", 2),
+    "after_a_checkpoint": ("open metrics.jsonl 5", 4),
+    "before_the_weights_are_in_place": ("os.rename answer_agent/model 1", 7),
 }
 LAUNCH = """
 import signal, sys
@@ -69,13 +69,14 @@ def prepared_run(root: Path, kind: str, *options: str) -> RunDir:
     run = RunDir(root)
     config = load_config("quickstart", [*OPTIONS, *KINDS[kind], *options])
     write_json(run.config, config.model_dump(mode="json"))
-    write_jsonl(run.examples(AGENT) / "examples.jsonl", [example(number) for number in range(5)])
+    write_jsonl(run.examples(AGENT) / "examples.jsonl", map(example, range(5)))
+    write_jsonl(run.examples(AGENT) / VALIDATION, map(example, range(5, 8)))
     return run
 
 
 def example(number: int) -> AnswerExample:
     """A question about a changed fact: the shipped agent is in two minds about those."""
-    name = ("Ann", "Joe", "Omar", "Peter", "Marta")[number]
+    name = ("Ann", "Joe", "Omar", "Peter", "Marta", "Kai", "Lena", "Silvia")[number]
     memories = [
         entry("1", f"{name} lives in Rome, earlier Oslo"),
         entry("2", f"{name} drives a Fiat"),
@@ -85,6 +86,7 @@ def example(number: int) -> AnswerExample:
     return AnswerExample(
         id=f"q{number}",
         prompt=render_answer_prompt("compact", memories, question),
+        question=question,
         answer="Oslo" if number % 2 else "Bern",
         category=4,
         memories=("1", "2", "3"),
@@ -104,10 +106,17 @@ def launch(run: RunDir, kill: str = "") -> int:
 
 
 def outcome(run: RunDir) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The digests of the trained weights, and the metrics of all steps but for the time they took."""
-    weights = {path.name: file_digest(path) for path in run.model(AGENT).glob("*.safetensors")}
-    steps = read_metrics(run.checkpoints(AGENT) / "metrics.jsonl")
-    return weights, [{name: value for name, value in step.items() if name != "seconds"} for step in steps]
+    """Digests of the last weights and of those served, and the metrics of all steps.
+
+    Without the time they took, and without the sampler's gap: a process that begins looks at it in its first steps.
+    """
+    folder = run.checkpoints(AGENT)
+    files = [path for name in ("model", "checkpoint-7") for path in (folder / name).glob("*.safetensors")]
+    weights = {str(path.relative_to(folder)): file_digest(path) for path in files}
+    steps = read_metrics(folder / "metrics.jsonl")
+    return weights, [
+        {name: value for name, value in step.items() if name not in ("seconds", "sampler_gap")} for step in steps
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +133,9 @@ def test_a_killed_training_resumes_to_the_same_weights(
     if kind not in never_stopped:
         never_stopped[kind] = prepared_run(tmp_path_factory.mktemp(kind), kind)
         assert launch(never_stopped[kind]) == 0
-    moment, counts, left = KILLS[kill]
+    moment, left = KILLS[kill]
     run = prepared_run(tmp_path, kind)
-    assert launch(run, moment.format(counts["ppo" in kind])) == -9
+    assert launch(run, moment) == -9
     wait_until(lambda: not ranks_of(run), seconds=20)
     checkpoint = newest_whole_checkpoint(run.checkpoints(AGENT))
     assert checkpoint is not None and checkpoint_step(checkpoint) == left
@@ -134,8 +143,10 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert launch(run) == 0
     weights, steps = outcome(run)
     assert (weights, steps) == outcome(never_stopped[kind])
-    assert weights and set(weights.values()).isdisjoint([file_digest(agent_folder(AGENT) / "model.safetensors")])
-    assert len({step["reward"] for step in steps}) > 1
+    assert len(weights) == 2 and set(weights.values()).isdisjoint(
+        [file_digest(agent_folder(AGENT) / "model.safetensors")]
+    )
+    assert len({step["reward"] for step in steps if "reward" in step}) > 1
 
 
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

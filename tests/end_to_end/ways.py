@@ -54,8 +54,11 @@ class Outcome:
     weights: dict[str, torch.Tensor]
 
 
-def run_way(way: Way, model: Path, folder: Path, seconds: float = 100.0) -> Outcome:
-    """Train, each rank in a process of its own; an AssertionError when one fails or they do not end."""
+def run_way(way: Way, model: Path, folder: Path, seconds: float = 900.0) -> Outcome:
+    """Train, each rank in a process of its own; an AssertionError when one fails or they do not end.
+
+    Offloading compiles DeepSpeed's Adam at its first use on a machine, which takes minutes.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -126,7 +129,7 @@ def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
         [],
         reward,  # type: ignore[arg-type]  # what the trainer calls, and no more
         agent=AgentConfig(max_new_tokens=NEW_TOKENS),
-        schedule=AgentTraining(num_steps=way.num_steps, learning_rate=1e-3, kl_coefficient=0.1),
+        schedule=AgentTraining(num_steps=way.num_steps, learning_rate=1e-2 if way.lora else 1e-3, kl_coefficient=0.1),
         training=training_options(way),
         deepspeed=deepspeed_config(way.deepspeed) if way.deepspeed else None,
         folder=folder,
