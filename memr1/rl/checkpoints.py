@@ -84,6 +84,8 @@ def read_metrics(path: Path) -> list[StepMetrics]:
 
 def forget_steps_after(path: Path, last_step: int) -> None:
     """Drop the lines of steps that a killed attempt took after its last checkpoint: they are taken again."""
-    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= last_step]
     if path.exists():
-        path.write_text("".join(kept), encoding="utf-8")
+        kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= last_step]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        os.replace(partial, path)  # a kill in between must not take the lines that are kept

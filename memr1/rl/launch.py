@@ -4,9 +4,10 @@ Left out: training itself (memr1.rl.worker). This module imports no torch: the f
 """
 
 import math
+import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from memr1.config import RunConfig
@@ -28,6 +29,12 @@ from memr1.rl.worker import ERROR_MARK
 from memr1.run_dir import RunDir
 
 POLL_SECONDS = 0.25
+# The last line of a rank's traceback, or torchrun's word on a rank that a signal ended. Not: torchrun's own traceback,
+# and that of a rank which only misses another one.
+DEATH = re.compile(
+    r"(?!torch\.distributed\.elastic|.*Connection (closed|reset) by peer)(\[rank\d+\]: |.*traceback *: )?"
+    r"(?P<error>[\w.]+(Error|Exception)\b.*|Signal \d+ \(\w+\) received.*)"
+)
 
 
 class TrainingSummary(Record):
@@ -52,6 +59,8 @@ def launch_training(
 ) -> TrainingSummary:
     """Train one phase's policy to the end; `on_step` sees each line of metrics.jsonl as it is written.
 
+    It first sees the lines that an earlier attempt left: a flow that was killed may not have passed them on.
+
     Raises ConfigError when rollouts cannot be sampled here, WorkerFailed with the worker's own words and the log's
     path. Any exception here, a cancelled flow's too, ends all ranks first.
     """
@@ -63,13 +72,14 @@ def launch_training(
     checkpoint = newest_whole_checkpoint(folder)
     forget_steps_after(metrics, checkpoint_step(checkpoint) if checkpoint else 0)
     log_path.parent.mkdir(parents=True, exist_ok=True)
+    said_before = log_sizes(log_path)
     with log_path.open("ab") as log_file, open_meeting(run, config, phase, log_file) as (rendezvous, others):
         with started_ranks(run, config, phase, log_file, rendezvous) as process:
             fault = _follow(process, metrics, on_step, others)
         if others is not None and not fault:
             others.await_others()
     if fault or process.returncode != 0:
-        raise WorkerFailed(_explain(phase, fault or f"exit code {process.returncode}", log_path))
+        raise WorkerFailed(explain_failure(phase, fault or f"exit code {process.returncode}", log_path, said_before))
     if not run.model(phase).is_dir():
         raise CheckpointMissing(f"training ended but left no weights in {run.model(phase)}; its log: {log_path}")
     return _summary(phase, folder, time.monotonic() - started)
@@ -79,7 +89,7 @@ def _follow(
     process: "subprocess.Popen[bytes]", metrics: Path, on_step: Callable[[StepMetrics], None], others: Gathering | None
 ) -> str | None:
     """Show each step once, until the process ends or another machine is at fault: how."""
-    num_shown = len(read_metrics(metrics))
+    num_shown = 0
     ended, fault = False, None
     while not ended and fault is None:
         ended = process.poll() is not None
@@ -93,11 +103,18 @@ def _follow(
     return fault
 
 
-def _explain(phase: str, outcome: str, log_path: Path) -> str:
-    logs = [log_path, *sorted(log_path.parent.glob(f"{log_path.stem}.*.log"))]  # the other machines write beside it
-    lines = [line for path in logs for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+def log_sizes(log_path: Path) -> dict[Path, int]:
+    """The log of this machine, and beside it those of the others."""
+    logs = [log_path, *sorted(log_path.parent.glob(f"{log_path.stem}.*.log"))]
+    return {path: path.stat().st_size for path in logs if path.exists()}
+
+
+def explain_failure(phase: str, outcome: str, log_path: Path, said_before: Mapping[Path, int]) -> str:
+    """The worker's own words, else what a rank died of."""
+    texts = [path.read_bytes()[said_before.get(path, 0) :] for path in log_sizes(log_path)]
+    lines = [line for text in texts for line in text.decode(errors="replace").splitlines()]
     told = [line.removeprefix(ERROR_MARK) for line in lines if line.startswith(ERROR_MARK)]
-    errors = [line.strip() for line in lines if "Error" in line and not line.startswith(" ")]
+    errors = [found["error"] for line in lines if (found := DEATH.match(line))]
     reason = (told or errors or [outcome])[-1]
     return f"training {phase} failed: {reason}\nThe whole log: {log_path}"
 

@@ -40,6 +40,10 @@ def main() -> None:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
     _leave_process_group()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # the weights are in place: a thread of a library that aborts the interpreter's end must not undo that
 
 
 def train(run: RunDir, config: RunConfig, phase: str) -> None:
