@@ -69,6 +69,7 @@ def _train(
         use_cpu=True,
         bf16=False,
         activation_checkpointing=False,
+        completion_only_loss=True,  # the mask alone does not say so
         save_strategy="no",
         logging_steps=num_steps,
         report_to="none",

@@ -16,12 +16,14 @@ from memr1.data.synthetic import World
 from memr1.data.synthetic_relations import RELATIONS, Relation, entry_text
 from memr1.data.synthetic_words import list_words
 from memr1.records import Record
+from memr1.tiny.forms import YEARS, list_dates
 from memr1.tiny.invented import MAX_LETTERS, MAX_LONG_LETTERS, invent_word
 
 CAPITALISED = ("name", "city", "dog", "car", "language", "country")
 STALE_SHARE = 0.12  # of the facts: what is current and what was stand in entries of their own
 CHANGED_SHARE = 0.45  # of the facts, the stale among them
-FIRST_YEARS, LATER_YEARS = (2014, 2016), (2017, 2024)  # of a fact's first change, and of the others
+FIRST_YEARS = (YEARS[0], YEARS[0] + 2)  # of a fact's first change
+LATER_YEARS = (YEARS[0] + 3, YEARS[1])  # of the others
 
 
 class Words(Record):
@@ -37,10 +39,6 @@ class Words(Record):
             longest = MAX_LETTERS if easy else MAX_LONG_LETTERS
             return invent_word(rng, capital=kind in CAPITALISED, max_letters=longest)
         return rng.choice(list_words(kind, self.split, easy=easy))
-
-    def draw_month(self, rng: random.Random, years: tuple[int, int]) -> str:
-        """A month and a year, as changes are dated."""
-        return f"{rng.choice(list_words('month', self.split, easy=False))} {rng.randint(*years)}"
 
 
 class Telling(NamedTuple):
@@ -113,7 +111,7 @@ def draw_facts(
         num_changes = rng.randint(1, world.changes_per_fact) if rng.random() < CHANGED_SHARE else 0
         values = tuple(words.draw(rng, relation.kind, easy=world.easy_words) for _ in range(num_changes + 1))
         years = LATER_YEARS if num_changes > 1 else FIRST_YEARS
-        since = words.draw_month(rng, years) if num_changes and world.dated_changes else ""
+        since = rng.choice(list_dates(*years)) if num_changes and world.dated_changes else ""
         facts.append(Known(teller, relation, values, since))
     return facts
 
@@ -142,7 +140,7 @@ def _shuffle(rng: random.Random, words: Words, facts: Sequence[Known]) -> list[t
         parts = [(fact.values, fact.since)]
         if len(fact.values) > 1 and rng.random() < STALE_SHARE / CHANGED_SHARE:
             cut = rng.randint(1, len(fact.values) - 1)
-            stale_since = words.draw_month(rng, FIRST_YEARS) if fact.since and cut > 1 else ""
+            stale_since = rng.choice(list_dates(*FIRST_YEARS)) if fact.since and cut > 1 else ""
             parts = [(fact.values[:cut], stale_since), (fact.values[cut:], fact.since)]
         places = sorted((rng.random() for _ in parts), reverse=rng.random() < 0.3)
         for place, (values, since) in zip(places, parts, strict=True):

@@ -16,8 +16,6 @@ from memr1.data.synthetic import World
 from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, StatementKind, entry_text, say
 from memr1.records import Record
 from memr1.tiny.demonstrated_banks import (
-    FIRST_YEARS,
-    LATER_YEARS,
     Known,
     Shown,
     Telling,
@@ -28,10 +26,12 @@ from memr1.tiny.demonstrated_banks import (
     show_entries,
 )
 from memr1.tiny.forms import (
+    YEARS,
     answer_completion,
     ask_about,
     ask_who,
     direct_completion,
+    list_dates,
     manager_completion,
     nothing_found_completion,
     small_talk_completion,
@@ -163,8 +163,7 @@ def _turn(teller: Telling, sentence: str, since: str) -> str:
 
 
 def _draw_since(teacher: Teacher) -> str:
-    years = (FIRST_YEARS[0], LATER_YEARS[1])
-    return teacher.words.draw_month(teacher.rng, years) if teacher.world.dated_changes else ""
+    return teacher.rng.choice(list_dates(*YEARS)) if teacher.world.dated_changes else ""
 
 
 def _answer_branch(teacher: Teacher, people: Sequence[str], shown: Sequence[Shown]) -> Branch:
@@ -177,9 +176,9 @@ def _answer_branch(teacher: Teacher, people: Sequence[str], shown: Sequence[Show
     rivals = _rivals(item.fact, shown)
     if teacher.world.people_per_conversation > 2:
         kind = rng.random()
-        if kind < 0.25 and rivals:
+        if kind < 0.35 and rivals:
             return _ask_which(rng, item, rivals)
-        if kind < 0.45 and item.fact.since:
+        if kind < 0.6 and item.fact.since:
             return _ask_when(rng, item.fact, shown)
     return _ask_value(teacher, item.fact, shown)
 

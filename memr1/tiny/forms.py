@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from memr1.data.conversation import OperationKind
 from memr1.data.synthetic_relations import Relation, list_templates
+from memr1.data.synthetic_words import VALUES
 
 NO_ANSWER = "none"
 MAX_SHOWN = 40  # numbers that are single tokens
@@ -46,6 +47,7 @@ ANSWER_PIECES = (
     '"}',
 )
 ENTRY_PIECES = (", since ", ", earlier ", "?, since ", "?, earlier ")
+YEARS = (2014, 2024)  # the first and the last that a change is dated with
 MIN_FRAME = 3  # characters: a lone full stop stays what it is
 
 
@@ -54,7 +56,17 @@ def single_pieces() -> list[str]:
     frames = {part for template in list_templates() for part in re.split(r"\{\w+\}", template)}
     long_frames = sorted(frame for frame in frames if len(frame) >= MIN_FRAME)
     numbers = [str(number) for number in range(1, MAX_SHOWN + 1)]
-    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *long_frames, *numbers]
+    return [*PROMPT_PIECES, *MANAGER_PIECES, *ANSWER_PIECES, *ENTRY_PIECES, *long_frames, *numbers, *list_dates(*YEARS)]
+
+
+def list_dates(first_year: int, last_year: int) -> list[str]:
+    """The months of these years, as changes are dated.
+
+    Single pieces: in a bank full of dates, what has to follow "July 20" is anybody's guess to a small model. So all
+    months are shown, those too that the world keeps for test conversations: a date that was never seen has no meaning.
+    """
+    years = range(first_year, last_year + 1)
+    return [f"{month} {year}" for year in years for month in VALUES["month"].split()]
 
 
 def ask_about(person: str, relation: Relation, part: Literal["", "earlier", "since"] = "") -> str:

@@ -44,7 +44,7 @@ class WarmStartOptions(Record):
 
 WARM_START: dict[AgentName, WarmStartOptions] = {
     "memory_manager": WarmStartOptions(num_steps=1500, num_facts={"easy": (3, 6), "full": (3, 7)}, num_branches=6),
-    "answer_agent": WarmStartOptions(num_steps=1200, num_facts={"easy": (3, 7), "full": (3, 9)}, num_branches=5),
+    "answer_agent": WarmStartOptions(num_steps=1300, num_facts={"easy": (3, 7), "full": (3, 9)}, num_branches=5),
 }
 
 
