@@ -14,9 +14,15 @@ Measure = Callable[[argparse.Namespace], Mapping[str, object]]
 
 
 def run_benchmark(
-    name: str, description: str, measure: Measure, show: Callable[[Mapping[str, object]], str] | None = None
+    name: str,
+    description: str,
+    measure: Measure,
+    show: Callable[[Mapping[str, object]], str] | None = None,
+    draw: Callable[[Mapping[str, object], Path], None] | None = None,
 ) -> None:
     """Measure, print a table (`show`, else the figures as JSON), write benchmarks/results/<name>.json or --out FILE.
+
+    `draw` makes a picture of the figures, <name>.svg beside that file.
 
     `measure` gets the options: `quick` asks for the same work, smaller, within a minute; `data` names a dataset file,
     `seconds` is a budget.
@@ -32,3 +38,5 @@ def run_benchmark(
     print(show(figures) if show else json.dumps(figures, indent=2))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out, {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(CHECKOUT), **figures})
+    if draw is not None:
+        draw(figures, options.out.with_suffix(".svg"))

@@ -1,105 +1,226 @@
-"""What reinforcement teaches the tiny pair: exact match on held-out questions, several seeds of the quickstart.
+"""What reinforcement teaches the tiny pair: exact match on held-out questions of the synthetic world, several seeds.
 
     python benchmarks/learning.py [--quick] [--out FILE.json]
 
-    warm_start      both agents as shipped
-    always_add      everything is kept, nothing is learnt
-    manager_only    the Memory Manager trained by GRPO, the Answer Agent as shipped
-    answer_only     the other way round (trained on the trained Manager's banks)
-    grpo, ppo       both agents trained
+The easy level (the quickstart):
+    warm_start        both agents as shipped
+    always_add        everything is kept, nothing is learnt
+    manager_only      the Memory Manager trained by GRPO, the Answer Agent as shipped
+    answer_only       the other way round (trained on the trained Manager's banks)
+    grpo, ppo         both agents trained
+    sft               both agents fine-tuned on the best of their own samples (rejection_sampling.py)
+    distillation_off  grpo's Manager, and an Answer Agent trained to answer at once, without picking memories first
+The full level (profile synthetic-full): warm_start, always_add and grpo.
 
-A seed makes another world of conversations and other rollouts; the shipped weights are the same. --quick runs one seed
-on few conversations and few steps: it shows that the benchmark works, and teaches nothing.
+A seed makes another world of conversations and other rollouts; the shipped weights are the same. `curves` are the
+rewards of every training, step by step. --quick runs one seed on few conversations and few steps: it shows that the
+benchmark works, and teaches nothing. The curves are drawn beside the figures, as learning.svg.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import run_benchmark
+from matplotlib.figure import Figure
+from rejection_sampling import fine_tune
 
-from memr1.config import AgentName, read_resolved_config
+from memr1.bank.embedding import build_embedder
+from memr1.config import AGENTS, AgentName, RunConfig, load_config
 from memr1.data.stored import read_dataset
-from memr1.environment import embedding_cache
+from memr1.environment import embedding_cache, set_environment_defaults
 from memr1.evaluation.launch import run_systems
 from memr1.evaluation.systems import SystemPlan
+from memr1.records import write_json
+from memr1.rl.checkpoints import read_metrics
+from memr1.rl.launch import launch_training
+from memr1.rl.prepare import write_examples
 from memr1.run_dir import RunDir
 
 SEEDS = (7, 8, 9)
-HALVES: dict[str, AgentName] = {"manager_only": "memory_manager", "answer_only": "answer_agent"}
 PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
+AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
     "data.num_train=6", "data.num_validation=1", "data.num_test=3", "training.memory_manager.num_steps=2",
     "training.answer_agent.num_steps=2", "training.prompts_per_step=4",
 )  # fmt: skip
+Scores = dict[str, float]  # system → exact match
+Curves = dict[str, list[float]]  # "system/agent" → reward of every step
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, list[float]] = {}
-    seeds = SEEDS[:1] if options.quick else SEEDS
-    for seed in seeds:
-        for name, score in score_seed(seed, QUICK if options.quick else ()):
-            found.setdefault(name, []).append(score)
-            print(f"seed {seed}: {name} {score:.3f}", file=sys.stderr, flush=True)
-    systems = {name: {"exact_match": summarise(scores)} for name, scores in found.items()}
-    return {"seeds": list(seeds), "systems": systems}
+    set_environment_defaults()
+    seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
+    easy = [measure_easy(seed, words) for seed in seeds]
+    full = [] if options.quick else [measure_full(seed, words) for seed in seeds]
+    return {
+        "seeds": list(seeds),
+        "systems": summarise([scores for scores, _ in easy]),
+        "full_level": summarise([scores for scores, _ in full]),
+        "curves": collect([curves for _, curves in easy]),
+        "full_level_curves": collect([curves for _, curves in full]),
+    }
 
 
-def score_seed(seed: int, options: tuple[str, ...]) -> Iterator[tuple[str, float]]:
-    """(system, exact match) of one seed."""
+def measure_easy(seed: int, words: Sequence[str]) -> tuple[Scores, Curves]:
+    """Every system of one seed."""
     with TemporaryDirectory() as folder:
-        grpo = train(Path(folder) / "grpo", seed, options)
-        scores = read_scores(grpo)
-        yield from ((name, scores[name]) for name in ("warm_start", "always_add"))
-        yield from score_halves(grpo)
-        yield "grpo", scores["trained"]
-        yield "ppo", read_scores(train(Path(folder) / "ppo", seed, (*options, *PPO)))["trained"]
+        bench = Seed(Path(folder), "quickstart", (f"seed={seed}", *words))
+        grpo = bench.run_pipeline("grpo")
+        bench.run_pipeline("ppo", *PPO)
+        bench.score("manager_only", grpo, "memory_manager")
+        bench.score("answer_only", grpo, "answer_agent")
+        bench.learn_from_the_best("sft", grpo)
+        bench.answer_at_once("distillation_off", grpo)
+        return bench.scores, bench.curves
 
 
-def train(folder: Path, seed: int, options: tuple[str, ...]) -> RunDir:
-    """A whole run, with a home (registry, caches) of its own."""
-    words = [word for option in (f"seed={seed}", *options) for word in ("--set", option)]
-    environment = {**os.environ, "MEMR1_HOME": str(folder / "home")}
-    memr1 = Path(sys.executable).with_name("memr1")
-    command = [str(memr1), "run", "quickstart", "--run-dir", str(folder / "run"), *words]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return RunDir(folder / "run")
+def measure_full(seed: int, words: Sequence[str]) -> tuple[Scores, Curves]:
+    """The untrained systems and GRPO."""
+    with TemporaryDirectory() as folder:
+        bench = Seed(Path(folder), "synthetic-full", (f"seed={seed}", *words))
+        bench.run_pipeline("grpo")
+        return bench.scores, bench.curves
 
 
-def score_halves(run: RunDir) -> Iterator[tuple[str, float]]:
-    """The pair with one agent trained and the other as shipped."""
-    config, dataset = read_resolved_config(run.config), read_dataset(run)
-    plans = [SystemPlan(name=name, config=config, models={agent: run.model(agent)}) for name, agent in HALVES.items()]
-    folder = run.root / "halves"
-    scores = run_systems(plans, dataset, run, dataset.splits.test, folder, folder, vector_cache=embedding_cache())
-    yield from ((name, score.exact_match) for name, score in scores.items())
+class Seed:
+    """Trains and scores the systems of one seed and one level, each in a folder of its own."""
+
+    def __init__(self, folder: Path, profile: str, words: Sequence[str]) -> None:
+        self._folder, self._profile, self._words = folder, profile, words
+        self.scores: Scores = {}
+        self.curves: Curves = {}
+
+    def run_pipeline(self, name: str, *options: str) -> RunDir:
+        """A whole run, with a home (registry, caches) of its own."""
+        folder = self._folder / name
+        words = [word for option in (*self._words, *options) for word in ("--set", option)]
+        environment = {**os.environ, "MEMR1_HOME": str(folder / "home")}
+        memr1 = Path(sys.executable).with_name("memr1")
+        command = [str(memr1), "run", self._profile, "--run-dir", str(folder / "run"), *words]
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+        run = RunDir(folder / "run")
+        report = json.loads((run.evaluation / "report.json").read_text(encoding="utf-8"))
+        for system in ("warm_start", "always_add"):
+            self.scores.setdefault(system, report["systems"][system]["exact_match"])
+        self._tell(name, report["systems"]["trained"]["exact_match"])
+        self._keep_curves(name, run)
+        return run
+
+    def score(self, name: str, run: RunDir, *trained: AgentName, options: Sequence[str] = ()) -> None:
+        """The pair with these agents trained, and the others as shipped."""
+        config, dataset = load_config(self._profile, (*self._words, *options)), read_dataset(run)
+        plan = SystemPlan(name=name, config=config, models={agent: run.model(agent) for agent in trained})
+        folder = run.root / "scores"
+        scores = run_systems([plan], dataset, run, dataset.splits.test, folder, folder, vector_cache=embedding_cache())
+        self._tell(name, scores[name].exact_match)
+
+    def learn_from_the_best(self, name: str, grpo: RunDir) -> None:
+        """Both agents, one after the other, by rejection sampling on the examples of reinforcement."""
+        run, config = self._fork(name, grpo)
+        for agent in AGENTS:
+            write_examples(run, config, agent, build_embedder(embedding_cache()))
+            fine_tune(run, config, agent)
+        self.score(name, run, *AGENTS)
+
+    def answer_at_once(self, name: str, grpo: RunDir) -> None:
+        """An Answer Agent that learns without distillation, on the banks of the trained Manager."""
+        run, config = self._fork(name, grpo, *AT_ONCE)
+        shutil.copytree(grpo.model("memory_manager"), run.model("memory_manager"))
+        write_examples(run, config, "answer_agent", build_embedder(embedding_cache()))
+        launch_training(run, config, "answer_agent", run.logs / "train.log")
+        self.score(name, run, *AGENTS, options=AT_ONCE)
+        self._keep_curves(name, run)
+
+    def _fork(self, name: str, source: RunDir, *options: str) -> tuple[RunDir, RunConfig]:
+        """A run directory on another one's data and first banks, which then goes its own way."""
+        run, config = RunDir(self._folder / name), load_config(self._profile, (*self._words, *options))
+        os.environ["MEMR1_HOME"] = str(run.root / "home")
+        write_json(run.config, config.model_dump(mode="json"))
+        for part in ("data", "bank"):
+            shutil.copytree(getattr(source, part), getattr(run, part))
+        return run, config
+
+    def _tell(self, name: str, exact_match: float) -> None:
+        self.scores[name] = exact_match
+        print(f"{self._profile} {self._words[0]}: {name} {exact_match:.3f}", file=sys.stderr, flush=True)
+
+    def _keep_curves(self, name: str, run: RunDir) -> None:
+        for agent in AGENTS:
+            steps = read_metrics(run.checkpoints(agent) / "metrics.jsonl")
+            rewards = [round(step["reward"], 3) for step in steps if "reward" in step]
+            if rewards:
+                self.curves[f"{name}/{agent}"] = rewards
 
 
-def read_scores(run: RunDir) -> dict[str, float]:
-    """System → exact match, from the run's report."""
-    report = json.loads((run.evaluation / "report.json").read_text(encoding="utf-8"))
-    return {name: system["exact_match"] for name, system in report["systems"].items()}
+def summarise(seeds: Sequence[Scores]) -> dict[str, Any]:
+    """System → mean, deviation and the seeds' exact match."""
+    found = {name: [scores[name] for scores in seeds] for name in (seeds[0] if seeds else ())}
+    return {
+        name: {
+            "exact_match": {
+                "mean": round(statistics.mean(scores), 3),
+                "sd": round(statistics.stdev(scores) if len(scores) > 1 else 0.0, 3),
+                "seeds": scores,
+            }
+        }
+        for name, scores in found.items()
+    }
 
 
-def summarise(scores: list[float]) -> dict[str, Any]:
-    deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
-    return {"mean": round(statistics.mean(scores), 3), "sd": round(deviation, 3), "seeds": scores}
+def collect(seeds: Sequence[Curves]) -> dict[str, list[list[float]]]:
+    """System and agent → one curve for every seed."""
+    return {name: [curves[name] for curves in seeds] for name in (seeds[0] if seeds else ())}
 
 
 def show(figures: Mapping[str, Any]) -> str:
-    lines = ["system          exact match     sd"]
-    for name, system in figures["systems"].items():
-        score = system["exact_match"]
-        lines.append(f"{name:14}  {score['mean']:>11.3f}  {score['sd']:>5.3f}")
+    lines = ["level  system            exact match     sd"]
+    for level, key in (("easy", "systems"), ("full", "full_level")):
+        for name, system in figures[key].items():
+            score = system["exact_match"]
+            lines.append(f"{level}   {name:16}  {score['mean']:>11.3f}  {score['sd']:>5.3f}")
     return "\n".join(lines)
 
 
+def draw(figures: Mapping[str, Any], path: Path) -> None:
+    """One panel for each agent and level."""
+    panels = {
+        f"{agent.replace('_', ' ')}, {level} level": {
+            name.partition("/")[0]: runs for name, runs in figures[key].items() if name.endswith(agent)
+        }
+        for level, key in (("easy", "curves"), ("full", "full_level_curves"))
+        for agent in AGENTS
+    }
+    shown = {title: curves for title, curves in panels.items() if curves}
+    picture = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    for axes, (title, curves) in zip(picture.subplots(1, len(shown), sharey=True), shown.items(), strict=True):
+        axes.set(title=title, xlabel="rollout", ylabel="reward")
+        for name, runs in curves.items():
+            draw_runs(axes, name, [smoothed(run) for run in runs])
+        axes.legend(loc="lower right")
+    picture.savefig(path)
+
+
+def draw_runs(axes: Any, name: str, runs: Sequence[Sequence[float]]) -> None:
+    """The mean of the seeds, and between which values all of them lie."""
+    steps = list(zip(*runs, strict=True))
+    places = range(1, len(steps) + 1)
+    axes.plot(places, [statistics.mean(step) for step in steps], label=name)
+    axes.fill_between(places, [min(step) for step in steps], [max(step) for step in steps], alpha=0.2)
+
+
+def smoothed(rewards: Sequence[float]) -> list[float]:
+    """The mean of each step and the four before it: a step sees only 32 examples."""
+    return [statistics.mean(rewards[max(0, step - 4) : step + 1]) for step in range(len(rewards))]
+
+
 if __name__ == "__main__":
-    run_benchmark("learning", __doc__, measure, show)
+    run_benchmark("learning", __doc__, measure, show, draw)

@@ -113,6 +113,14 @@ class AgentConfig(Record):
     max_new_tokens: int = Field(64, ge=1, description="Limit of one completion.")
 
 
+class AnswerAgentConfig(AgentConfig):
+    """The Answer Agent, which may be asked to answer without distillation."""
+
+    prompt: Literal["compact", "paper", "compact_direct", "paper_direct"] = Field(  # type: ignore[assignment]
+        "compact", description="Prompt form; the direct ones ask for the answer alone, without distillation."
+    )
+
+
 class EvaluationConfig(Record):
     """What the trained pair is compared with on the held-out conversations."""
 
@@ -143,7 +151,7 @@ class RunConfig(Record):
     retrieval: RetrievalConfig = RetrievalConfig()
     bank: BankConfig = LanceBank()
     memory_manager: AgentConfig = AgentConfig()
-    answer_agent: AgentConfig = AgentConfig()
+    answer_agent: AnswerAgentConfig = AnswerAgentConfig()
     training: TrainingConfig = GrpoTraining()
     evaluation: EvaluationConfig = EvaluationConfig()
     registry: RegistryConfig = RegistryConfig()

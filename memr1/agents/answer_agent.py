@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from memr1.agents.generation import Generator
 from memr1.agents.parsing import Answer, ParseFailure, parse_answer
-from memr1.agents.prompting import PromptForm, render_answer_prompt
+from memr1.agents.prompting import AnswerPromptForm, render_answer_prompt
 from memr1.bank.bank import MemoryBank
 from memr1.bank.entry import MemoryEntry
 from memr1.records import Record
@@ -24,11 +24,11 @@ class AnswerAgent:
     """A language model that answers from memories. Greedy: the same memories give the same answer."""
 
     def __init__(
-        self, generator: Generator, prompt: PromptForm, max_new_tokens: int, template: str | None = None
+        self, generator: Generator, prompt: AnswerPromptForm, max_new_tokens: int, template: str | None = None
     ) -> None:
         """`template` replaces the text of the prompt form, for a pair that was trained on another wording."""
         self._generator = generator
-        self._prompt: PromptForm = prompt
+        self._prompt: AnswerPromptForm = prompt
         self._max_new_tokens = max_new_tokens
         self._template = template
 

@@ -24,7 +24,7 @@ from memr1.agents.generators import build_generator, is_adapter, model_location
 from memr1.agents.memory_manager import ManagerPolicy, MemoryManager
 from memr1.agents.prompting import read_template
 from memr1.bank.embedding import MiniLmEmbedder
-from memr1.config import AGENTS, AgentConfig, AgentName, ExtractionConfig, RetrievalConfig, RunConfig
+from memr1.config import AGENTS, AgentConfig, AgentName, AnswerAgentConfig, ExtractionConfig, RetrievalConfig, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.errors import AgentError, CheckpointMissing
 from memr1.phases import SHARED
@@ -37,7 +37,7 @@ class PairSettings(Record):
     """What two sets of weights need to work as a pair."""
 
     memory_manager: AgentConfig
-    answer_agent: AgentConfig
+    answer_agent: AnswerAgentConfig
     retrieval: RetrievalConfig
     extraction: ExtractionConfig
     embedder: str

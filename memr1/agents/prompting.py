@@ -3,6 +3,8 @@
     compact   no instructions: for models trained on it (the shipped tiny one). One JSON line per memory.
     paper     the published Memory-R1 prompts' structure: for instruction-tuned models.
 
+Both have a `_direct` form for the Answer Agent, which asks for the answer alone, without distillation.
+
 Memories are numbered 1, 2, 3 … in the order shown; real entry ids never reach a model (it would invent some).
 """
 
@@ -17,6 +19,7 @@ from typing import Literal
 from memr1.bank.entry import MemoryEntry
 
 PromptForm = Literal["compact", "paper"]
+AnswerPromptForm = Literal["compact", "paper", "compact_direct", "paper_direct"]
 _PART = re.compile(r"\{(\w+)\}")
 
 
@@ -30,13 +33,13 @@ def render_manager_prompt(
 
 
 def render_answer_prompt(
-    form: PromptForm, memories: Sequence[MemoryEntry], question: str, template: str | None = None
+    form: AnswerPromptForm, memories: Sequence[MemoryEntry], question: str, template: str | None = None
 ) -> str:
     """What the Answer Agent reads: the retrieved memories, speaker by speaker, then the question."""
     lines: list[str] = []
     speaker = ""
     for number, entry in enumerate(memories, 1):
-        if form == "paper" and entry.speaker != speaker:
+        if form.startswith("paper") and entry.speaker != speaker:
             speaker = entry.speaker
             lines.append(f"Memories for user {speaker}:")
         lines.append(_memory_line(form, number, entry))
@@ -62,8 +65,8 @@ def read_template(name: str) -> str:
     return resources.files("memr1.agents").joinpath(f"prompts/{name}.txt").read_text(encoding="utf-8").rstrip("\n")
 
 
-def _memory_line(form: PromptForm, number: int, entry: MemoryEntry) -> str:
-    if form == "compact":
+def _memory_line(form: AnswerPromptForm, number: int, entry: MemoryEntry) -> str:
+    if form.startswith("compact"):
         # The id stands after the text: a small model then copies it as "the next token".
         return json.dumps({"text": entry.text, "id": number}, ensure_ascii=False, separators=(",", ":"))
     return f"{number}. {entry.time:%d %B %Y}: {entry.text}"

@@ -8,7 +8,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from memr1.records import Record
 from memr1.tiny.induction import plant_induction
 
-VOCABULARY_SIZE = 1280  # pieces of the tokeniser: byte-level BPE plus the added ones
+VOCABULARY_SIZE = 1408  # pieces of the tokeniser: byte-level BPE plus the added ones
 ROPE_THETA = 1e6  # as in Qwen2.5: half of a head's dimensions hardly turn over a prompt
 NUM_HEADS = 4  # what the planted look-up needs
 

@@ -24,9 +24,9 @@ import torch
 from pydantic import Field
 from transformers import AutoTokenizer
 
-from memr1.bank.embedding import HashEmbedder, MiniLmEmbedder
+from memr1.bank.embedding import Embedder, HashEmbedder, MiniLmEmbedder
 from memr1.config import AGENTS, AgentName
-from memr1.data.synthetic import SyntheticOptions, build_synthetic_dataset
+from memr1.data.synthetic import WORLDS, Level, SyntheticOptions, build_synthetic_dataset
 from memr1.errors import AgentError, TrainingError
 from memr1.records import Record, write_json
 from memr1.tiny.architecture import VOCABULARY_SIZE, Shape, build_network
@@ -70,13 +70,19 @@ class _Cost(Record):
     processor_seconds: float
 
 
+class LevelExam(Record):
+    """On conversations and banks of one level of the synthetic world."""
+
+    score: PairScore | None  # none: nothing that the Memory Manager says can be read
+    decisions: dict[str, DecisionRates]
+
+
 class Exam(Record):
     """What exam.json holds."""
 
     processor_seconds: dict[str, float]  # of each stage, when it was made; the two agents are made side by side
     num_parameters: int
-    score: PairScore | None  # none: nothing that the Memory Manager says can be read
-    decisions: dict[str, DecisionRates]
+    levels: dict[Level, LevelExam]
 
 
 def build_tiny_pair(work: Path, out: Path, options: BuildOptions) -> Exam:
@@ -86,7 +92,7 @@ def build_tiny_pair(work: Path, out: Path, options: BuildOptions) -> Exam:
     exam = _take_exam(work, options, seconds)
     write_json(work / "exam.json", exam.model_dump(mode="json"))
     if options.gate is not None:
-        _judge(exam, options.gate)
+        _judge(exam.levels["easy"], options.gate)
     for agent in AGENTS:
         _ship(work / agent, out / agent)
     write_json(out / "exam.json", exam.model_dump(mode="json"))
@@ -144,28 +150,32 @@ def _train(tokenizer_folder: Path, folder: Path, agent: AgentName, options: Buil
 
 
 def _take_exam(work: Path, options: BuildOptions, seconds: dict[str, float]) -> Exam:
-    folders = {agent: work / agent for agent in AGENTS}
-    dataset = build_synthetic_dataset(
-        SyntheticOptions(num_train=1, num_validation=1, num_test=options.num_exam_conversations), options.seed
-    )
     embedder = HashEmbedder() if options.hash_embedder else MiniLmEmbedder(work / "vectors.sqlite")
-    decisions: dict[str, DecisionRates] = {}
-    for agent in AGENTS:
-        decisions |= rate_decisions(agent, folders[agent], options.num_exam_banks, options.seed)
-    try:
-        score = score_pair(folders, dataset, dataset.splits.test, embedder)
-    except AgentError as error:
-        log.warning("%s", error)
-        score = None
     return Exam(
         processor_seconds=seconds,
         num_parameters=sum(p.numel() for p in build_network(options.shape, options.seed).parameters()),
-        score=score,
-        decisions=decisions,
+        levels={level: _examine(work, options, level, embedder) for level in WORLDS},
     )
 
 
-def _judge(exam: Exam, gate: Gate) -> None:
+def _examine(work: Path, options: BuildOptions, level: Level, embedder: Embedder) -> LevelExam:
+    folders = {agent: work / agent for agent in AGENTS}
+    dataset = build_synthetic_dataset(
+        SyntheticOptions(level=level, num_train=1, num_validation=1, num_test=options.num_exam_conversations),
+        options.seed,
+    )
+    decisions: dict[str, DecisionRates] = {}
+    for agent in AGENTS:
+        decisions |= rate_decisions(agent, folders[agent], level, options.num_exam_banks, options.seed)
+    try:
+        score = score_pair(folders, dataset, level, embedder)
+    except AgentError as error:
+        log.warning("%s", error)
+        score = None
+    return LevelExam(score=score, decisions=decisions)
+
+
+def _judge(exam: LevelExam, gate: Gate) -> None:
     low, high = gate.exact_match
     reached = exam.score.exact_match if exam.score else 0.0
     failures = [] if low <= reached <= high else [f"exact match {reached:.3f} is not between {low} and {high}"]

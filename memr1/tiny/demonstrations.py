@@ -1,33 +1,50 @@
-"""Stage 1's material: banks, what is said or asked over them, and a completion that knows the form but decides badly.
+"""Stage 1's material: what is said or asked over a bank, and a completion that knows the form but decides badly.
 
 Biased on purpose, so that reinforcement has something to learn: the restated `about` and `seen` are always right, the
-decision after them is right in the share of `BIAS`. Entries are shown in any order; of a stale and a new entry of
-the same fact the stale one stands first in most cases, as retrieval ranks them.
+decision after them is right in the share of `BIAS`. Where a decision is wrong, what is shown in its place differs from
+every other decision's completion: else the agents would not learn to tell the two apart (docs/experiments.md).
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Literal, NamedTuple
 
-from memr1.agents.prompting import render_answer_prompt, render_manager_prompt
-from memr1.bank.entry import MemoryEntry
-from memr1.data.conversation import OperationKind, SplitName
-from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, Relation, StatementKind, entry_text, say
-from memr1.data.synthetic_words import list_words
+from memr1.agents.prompting import AnswerPromptForm, render_answer_prompt, render_manager_prompt
+from memr1.data.conversation import OperationKind
+from memr1.data.synthetic import World
+from memr1.data.synthetic_relations import RELATIONS, SMALL_TALK, StatementKind, entry_text, say
 from memr1.records import Record
+from memr1.tiny.demonstrated_banks import (
+    Known,
+    Shown,
+    Telling,
+    Words,
+    draw_facts,
+    draw_tellings,
+    memory_entries,
+    show_entries,
+)
 from memr1.tiny.forms import (
+    YEARS,
     answer_completion,
     ask_about,
+    ask_who,
+    direct_completion,
+    list_dates,
     manager_completion,
     nothing_found_completion,
     small_talk_completion,
 )
-from memr1.tiny.invented import invent_word
 
-Decision = Literal["new", "change", "removal", "repeat", "small_talk", "current", "former", "stale", "missing"]
+Decision = Literal[
+    "new", "change", "removal", "repeat", "small_talk",
+    "current", "former", "when", "which", "stale", "missing", "direct",
+]  # fmt: skip
 MANAGER_KINDS: tuple[StatementKind | Literal["small_talk"], ...] = ("new", "change", "removal", "repeat", "small_talk")
-CAPITALISED = ("name", "city", "dog", "car", "language", "country")
+SHOWN_PER_TURN = 6
+SHOWN_PER_SPEAKER = {"easy": 8, "full": 12}
+DIRECT_SHARE = 0.12  # of the questions are to be answered without distillation
 
 
 class Bias(Record):
@@ -43,26 +60,13 @@ class Bias(Record):
 UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, right_of_two=1.0, notice_former=1.0)
 
 
-class Words(Record):
-    """Where names and values come from: a split of the world, or invented."""
-
-    split: SplitName = "train"
-    invented_names: float = 0.7
-    invented_values: float = 0.5
-
-    def draw(self, rng: random.Random, kind: str) -> str:
-        """A name (kind "name") or a value of a kind."""
-        if rng.random() < (self.invented_names if kind == "name" else self.invented_values):
-            return invent_word(rng, capital=kind in CAPITALISED)
-        return rng.choice(list_words(kind, self.split, easy=True))
-
-
 class Branch(NamedTuple):
     """What follows a bank: the rest of the prompt, and its completion."""
 
     decision: Decision
     prompt: str
     completion: str
+    form: AnswerPromptForm = "compact"  # of a question's prompt
 
 
 class Demonstration(NamedTuple):
@@ -72,156 +76,153 @@ class Demonstration(NamedTuple):
     branches: list[Branch]
 
 
-class Known(NamedTuple):
-    """A fact of a demonstration's bank. `stale`: its former value stands in an entry of its own."""
+class Teacher(NamedTuple):
+    """What every demonstration of a kind is drawn from."""
 
-    person: str
-    relation: Relation
-    value: str
-    former: str = ""
-    stale: bool = False
-
-
-class Shown(NamedTuple):
-    """An entry in the prompt: number, text, the fact behind it, and the value that it gives as current."""
-
-    number: int
-    text: str
-    fact: Known
-    value: str
-    former: str
+    rng: random.Random
+    words: Words
+    world: World
+    bias: Bias = Bias()
 
 
-def demonstrate_manager(
-    rng: random.Random, words: Words, bias: Bias, max_facts: int, num_branches: int
-) -> Demonstration:
+def demonstrate_manager(teacher: Teacher, max_facts: int, num_branches: int) -> Demonstration:
     """One speaker's entries (up to six) and several turns of that speaker."""
-    person = words.draw(rng, "name")
-    facts = _draw_facts(rng, words, person, max_facts)
-    shown = _show([_shuffle_entries(rng, facts)[:6]])
-    branches = [_manager_branch(rng, words, bias, person, facts, shown) for _ in range(num_branches)]
-    return _split_prompts(branches, lambda text: render_manager_prompt("compact", _entries(shown), [text]), "turn:\n")
+    rng, words, world = teacher.rng, teacher.words, teacher.world
+    (tellings,) = draw_tellings(rng, words, world, 1)
+    facts = draw_facts(rng, words, world, tellings, max_facts)
+    shown = show_entries(rng, words, [facts], SHOWN_PER_TURN)
+    branches = [_manager_branch(teacher, tellings, shown) for _ in range(num_branches)]
+    entries = memory_entries(shown)
+    return _split_prompts(
+        branches, lambda branch: render_manager_prompt("compact", entries, [branch.prompt]), "turn:\n"
+    )
 
 
-def demonstrate_answers(
-    rng: random.Random, words: Words, bias: Bias, max_facts: int, num_branches: int
-) -> Demonstration:
-    """Two speakers' entries (up to eight each) and several questions about either."""
-    people = [words.draw(rng, "name")]
-    while (name := words.draw(rng, "name")) in people:
-        continue
-    people.append(name)
-    facts = [_draw_facts(rng, words, person, max_facts) for person in people]
-    shown = _show([_shuffle_entries(rng, own)[:8] for own in facts])
-    branches = [_answer_branch(rng, words, bias, people, shown) for _ in range(num_branches)]
-    return _split_prompts(branches, lambda text: render_answer_prompt("compact", _entries(shown), text), "question:\n")
+def demonstrate_answers(teacher: Teacher, max_facts: int, num_branches: int) -> Demonstration:
+    """Two speakers' entries and several questions about anybody in them."""
+    rng, words, world = teacher.rng, teacher.words, teacher.world
+    groups = draw_tellings(rng, words, world, 2)
+    facts = [draw_facts(rng, words, world, tellings, max_facts) for tellings in groups]
+    shown = show_entries(rng, words, facts, SHOWN_PER_SPEAKER["easy" if world.easy_words else "full"])
+    people = [teller.person for tellings in groups for teller in tellings]
+    branches = [_answer_branch(teacher, people, shown) for _ in range(num_branches)]
+    branches = [_answer_at_once(branch) if rng.random() < DIRECT_SHARE else branch for branch in branches]
+    entries = memory_entries(shown)
+    return _split_prompts(
+        branches,
+        lambda branch: render_answer_prompt(branch.form, entries, branch.prompt),
+        "question:\n",
+    )
 
 
-def _draw_facts(rng: random.Random, words: Words, person: str, max_facts: int) -> list[Known]:
-    """Up to `max_facts` facts of distinct relations; none at all in one bank of twelve."""
-    count = 0 if rng.random() < 1 / 12 else rng.randint(max(1, max_facts - 3), max_facts)
-    facts = []
-    for relation in rng.sample(RELATIONS, count):
-        share = rng.random()
-        former = words.draw(rng, relation.kind) if share < 0.45 else ""
-        facts.append(Known(person, relation, words.draw(rng, relation.kind), former, stale=share < 0.12))
-    return facts
-
-
-def _shuffle_entries(rng: random.Random, facts: Sequence[Known]) -> list[tuple[str, Known, str, str]]:
-    """(text, fact, value, former value) of every entry, in any order: a stale one first in seven cases of ten."""
-    placed: list[tuple[float, tuple[str, Known, str, str]]] = []
-    for fact in facts:
-        places = [rng.random(), rng.random()]
-        if fact.stale:
-            places.sort(reverse=rng.random() < 0.3)
-            text = entry_text(fact.person, fact.relation, (fact.former,))
-            placed.append((places[0], (text, fact, fact.former, "")))
-        values = (fact.former, fact.value) if fact.former and not fact.stale else (fact.value,)
-        text = entry_text(fact.person, fact.relation, values)
-        placed.append((places[1], (text, fact, fact.value, values[0] if len(values) == 2 else "")))
-    return [entry for _, entry in sorted(placed, key=lambda pair: pair[0])]
-
-
-def _show(groups: Sequence[Sequence[tuple[str, Known, str, str]]]) -> list[Shown]:
-    entries = [entry for group in groups for entry in group]
-    return [Shown(number, *entry) for number, entry in enumerate(entries, 1)]
-
-
-def _entries(shown: Sequence[Shown]) -> list[MemoryEntry]:
-    time = datetime(2023, 1, 1)  # the compact form shows no time
-    return [
-        MemoryEntry(id=str(item.number), scope="", speaker=item.fact.person, text=item.text, time=time)
-        for item in shown
-    ]
-
-
-def _manager_branch(
-    rng: random.Random, words: Words, bias: Bias, person: str, facts: Sequence[Known], shown: Sequence[Shown]
-) -> Branch:
-    kind = rng.choices(MANAGER_KINDS, weights=(26, 32, 18, 14, 10))[0]
+def _manager_branch(teacher: Teacher, tellings: Sequence[Telling], shown: Sequence[Shown]) -> Branch:
+    kind = teacher.rng.choices(MANAGER_KINDS, weights=(26, 32, 18, 14, 10))[0]
     if kind == "small_talk":
-        return Branch(kind, f"{person}: {rng.choice(SMALL_TALK)}", small_talk_completion())
+        turn = f"{tellings[0].speaker}: {teacher.rng.choice(SMALL_TALK)}"
+        return Branch(kind, turn, small_talk_completion())
     if kind == "new" or not shown:
-        return _new_fact(rng, words, person, shown)
-    return _known_fact(rng, words, bias, kind, rng.choice(shown))
+        return _new_fact(teacher, teacher.rng.choice(tellings), shown)
+    return _known_fact(teacher, kind, teacher.rng.choice(shown))
 
 
-def _new_fact(rng: random.Random, words: Words, person: str, shown: Sequence[Shown]) -> Branch:
-    known = {item.fact.relation.phrase for item in shown}
+def _new_fact(teacher: Teacher, teller: Telling, shown: Sequence[Shown]) -> Branch:
+    rng, words = teacher.rng, teacher.words
+    known = {item.fact.relation.phrase for item in shown if item.fact.teller == teller}
     relation = rng.choice([relation for relation in RELATIONS if relation.phrase not in known])
-    value = words.draw(rng, relation.kind)
+    value = words.draw(rng, relation.kind, easy=teacher.world.easy_words)
     # A change of a fact that the bank does not show is a new fact to it.
     step: StatementKind = "new" if rng.random() < 0.8 else "change"
-    text = entry_text(person, relation, (value,))
-    completion = manager_completion(ask_about(person, relation), "ADD", text)
-    return Branch("new", f"{person}: {say(rng, relation, step, value)}", completion)
+    since = _draw_since(teacher) if step == "change" else ""
+    text = entry_text(teller.person, relation, (value,), since)
+    completion = manager_completion(ask_about(teller.person, relation), "ADD", text)
+    return Branch("new", _turn(teller, say(rng, relation, step, value, teller.mention), since), completion)
 
 
-def _known_fact(
-    rng: random.Random, words: Words, bias: Bias, kind: Literal["change", "removal", "repeat"], item: Shown
-) -> Branch:
-    person, relation = item.fact.person, item.fact.relation
+def _known_fact(teacher: Teacher, kind: Literal["change", "removal", "repeat"], item: Shown) -> Branch:
+    rng, bias = teacher.rng, teacher.bias
+    (person, _), relation = item.fact.teller, item.fact.relation
     operation: OperationKind = "ADD"
-    seen = item.text.removeprefix(f"{person} {relation.phrase} ")
-    value = words.draw(rng, relation.kind) if kind == "change" else item.value
-    text = entry_text(person, relation, (value,))
+    value, since = item.values[-1], ""
+    if kind == "change":
+        value = teacher.words.draw(rng, relation.kind, easy=teacher.world.easy_words)
+        since = _draw_since(teacher)
+    text = entry_text(person, relation, (value,), since)
     if kind == "change" and rng.random() < bias.update_on_change:
-        operation, text = "UPDATE", entry_text(person, relation, (seen, value))
+        operation, text = "UPDATE", entry_text(person, relation, (*item.values, value), since)
     elif kind == "removal" and rng.random() < bias.delete_on_removal:
         operation, text = "DELETE", ""
     elif kind == "repeat" and rng.random() < bias.noop_on_repeat:
         operation, text = "NOOP", ""
-    completion = manager_completion(ask_about(person, relation), operation, text, seen=seen, number=item.number)
-    return Branch(kind, f"{person}: {say(rng, relation, kind, value)}", completion)
+    completion = manager_completion(ask_about(person, relation), operation, text, seen=item.seen, number=item.number)
+    teller = item.fact.teller
+    return Branch(kind, _turn(teller, say(rng, relation, kind, value, teller.mention), since), completion)
 
 
-def _answer_branch(
-    rng: random.Random, words: Words, bias: Bias, people: Sequence[str], shown: Sequence[Shown]
-) -> Branch:
-    changed = [item for item in shown if item.fact.former]
+def _turn(teller: Telling, sentence: str, since: str) -> str:
+    return f"{teller.speaker}: " + (f"Since {since}: " if since else "") + sentence
+
+
+def _draw_since(teacher: Teacher) -> str:
+    return teacher.rng.choice(list_dates(*YEARS)) if teacher.world.dated_changes else ""
+
+
+def _answer_branch(teacher: Teacher, people: Sequence[str], shown: Sequence[Shown]) -> Branch:
+    rng = teacher.rng
     share = rng.random()
-    if share < 0.25 or not shown:
+    if share < 0.22 or not shown:
         return _ask_missing(rng, people, shown)
+    changed = [item for item in shown if len(item.fact.values) > 1]
     item = rng.choice(changed) if share < 0.6 and changed else rng.choice(shown)
-    person, relation = item.fact.person, item.fact.relation
-    former = bool(item.fact.former) and rng.random() < 0.55
-    question = relation.ask_former if former else rng.choice(relation.ask)
-    about = ask_about(person, relation, former=former)
-    candidates = [other for other in shown if other.fact is item.fact]
+    rivals = _rivals(item.fact, shown)
+    if teacher.world.people_per_conversation > 2:
+        kind = rng.random()
+        if kind < 0.35 and rivals:
+            return _ask_which(rng, item, rivals)
+        if kind < 0.6 and item.fact.since:
+            return _ask_when(rng, item.fact, shown)
+    return _ask_value(teacher, item.fact, shown)
+
+
+def _ask_value(teacher: Teacher, fact: Known, shown: Sequence[Shown]) -> Branch:
+    rng, bias, relation = teacher.rng, teacher.bias, fact.relation
+    former = len(fact.values) > 1 and rng.random() < 0.55
+    once = relation.ask_former if len(fact.values) == 2 else relation.ask_before
+    question = (once if former else rng.choice(relation.ask)).format(name=fact.teller.person, value=fact.values[-1])
+    about = ask_about(fact.teller.person, relation, "earlier" if former else "")
+    candidates = _entries_of(fact, shown)
     is_right = rng.random() < bias.right_of_two
     chosen = candidates[-1 if is_right != former else 0]
-    answer = chosen.value
-    if former and chosen.former:
-        answer = chosen.former if rng.random() < bias.notice_former else f"{chosen.value}, earlier {chosen.former}"
+    answer = chosen.values[-1]
+    if former and len(candidates) == 1 and chosen.former:
+        answer = chosen.former if rng.random() < bias.notice_former else f"{answer}, earlier {chosen.former}"
     kind: Decision = "stale" if len(candidates) > 1 else "former" if former else "current"
-    return Branch(kind, question.format(name=person), answer_completion(about, chosen.text, chosen.number, answer))
+    return Branch(kind, question, answer_completion(about, chosen.text, chosen.number, answer))
+
+
+def _ask_when(rng: random.Random, fact: Known, shown: Sequence[Shown]) -> Branch:
+    """Always answered rightly: the entry that names the month names the value that is asked for, too."""
+    newest = next((item for item in _entries_of(fact, shown) if item.values[-1] == fact.values[-1]), None)
+    if newest is None:
+        return _ask_missing(rng, [fact.teller.person], shown)
+    question = fact.relation.ask_when.format(name=fact.teller.person, value=fact.values[-1])
+    about = ask_about(fact.teller.person, fact.relation, "since")
+    return Branch("when", question, answer_completion(about, newest.text, newest.number, fact.since))
+
+
+def _ask_which(rng: random.Random, item: Shown, rivals: Sequence[str]) -> Branch:
+    """Always answered rightly."""
+    person, relation = item.fact.teller.person, item.fact.relation
+    value = item.values[-1]
+    pair = [person, rng.choice(rivals)]
+    rng.shuffle(pair)
+    question = f"Who {relation.phrase} {value}, {pair[0]} or {pair[1]}?"
+    return Branch("which", question, answer_completion(ask_who(relation, value), item.text, item.number, person))
 
 
 def _ask_missing(rng: random.Random, people: Sequence[str], shown: Sequence[Shown]) -> Branch:
-    """About a person who is there and something that nobody, or only the other one, is known for."""
+    """About a person who is there and something that nobody, or only somebody else, is known for."""
     person = rng.choice(people)
-    known = {item.fact.relation.phrase for item in shown if item.fact.person == person}
+    known = {item.fact.relation.phrase for item in shown if item.fact.teller.person == person}
     unknown = [relation for relation in RELATIONS if relation.phrase not in known]
     others = [r for r in unknown if any(item.fact.relation.phrase == r.phrase for item in shown)]
     relation = rng.choice(others if others and rng.random() < 0.7 else unknown)
@@ -229,10 +230,30 @@ def _ask_missing(rng: random.Random, people: Sequence[str], shown: Sequence[Show
     return Branch("missing", rng.choice(relation.ask).format(name=person), completion)
 
 
-def _split_prompts(branches: Sequence[Branch], render: Callable[[str], str], heading: str) -> Demonstration:
+def _answer_at_once(branch: Branch) -> Branch:
+    """The same question and answer, without distillation."""
+    told = json.loads(branch.completion)
+    completion = direct_completion(told["about"], told["answer"])
+    return Branch("direct", branch.prompt, completion, "compact_direct")
+
+
+def _entries_of(fact: Known, shown: Sequence[Shown]) -> list[Shown]:
+    return [item for item in shown if item.fact is fact]
+
+
+def _rivals(fact: Known, shown: Sequence[Shown]) -> list[str]:
+    """Other people of whom something is known in this relation."""
+    return sorted({
+        item.fact.teller.person
+        for item in shown
+        if item.fact.relation == fact.relation and item.fact.teller != fact.teller
+    })  # fmt: skip
+
+
+def _split_prompts(branches: Sequence[Branch], render: Callable[[Branch], str], heading: str) -> Demonstration:
     """Cut every rendered prompt where its bank ends, so that all of them can share it."""
     bank, cut = "", []
     for branch in branches:
-        bank, _, rest = render(branch.prompt).partition(heading)
+        bank, _, rest = render(branch).partition(heading)
         cut.append(branch._replace(prompt=heading + rest))
     return Demonstration(bank, cut)

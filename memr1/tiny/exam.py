@@ -19,16 +19,18 @@ from memr1.bank.embedding import Embedder
 from memr1.bank.in_memory import InMemoryStore
 from memr1.config import AGENTS, AgentName
 from memr1.data.conversation import Dataset, Question
-from memr1.data.synthetic import CATEGORY_NAMES
+from memr1.data.synthetic import CATEGORY_NAMES, WORLDS, Level
 from memr1.metrics import exact_match
 from memr1.records import Record
-from memr1.tiny.demonstrations import UNBIASED, Words
+from memr1.tiny.demonstrated_banks import Words
+from memr1.tiny.demonstrations import UNBIASED, Teacher
 from memr1.tiny.warm_start import DEMONSTRATE
 
-MAX_NEW_TOKENS = 64
-ENTRIES_PER_TURN, ENTRIES_PER_SPEAKER = 6, 8  # as in the quickstart profile
+MAX_NEW_TOKENS: dict[Level, int] = {"easy": 64, "full": 128}
+ENTRIES_PER_TURN = 6
+ENTRIES_PER_SPEAKER: dict[Level, int] = {"easy": 8, "full": 30}  # as in the profiles quickstart and synthetic-full
 HELD_OUT_WORDS = Words(split="validation", invented_names=0.0, invented_values=0.0)
-EXAM_FACTS: dict[AgentName, int] = {"memory_manager": 5, "answer_agent": 5}
+NUM_FACTS = 5  # at most, of a speaker
 NUM_BRANCHES = 6
 
 
@@ -54,23 +56,22 @@ class DecisionRates(Record):
     sampled_updates: float  # completions that hold an UPDATE
 
 
-def score_pair(
-    folders: Mapping[AgentName, Path], dataset: Dataset, ids: Sequence[str], embedder: Embedder
-) -> PairScore:
-    """Build the banks of these conversations and answer their questions, as a run's evaluation does."""
+def score_pair(folders: Mapping[AgentName, Path], dataset: Dataset, level: Level, embedder: Embedder) -> PairScore:
+    """Build the banks of the test conversations and answer their questions, as a run's evaluation does."""
+    ids, max_new_tokens = dataset.splits.test, MAX_NEW_TOKENS[level]
     generators = {agent: TransformersGenerator(folders[agent]) for agent in AGENTS}
     store = InMemoryStore(embedder)
     summary = build_banks(
         [conversation for conversation in dataset.conversations if conversation.id in ids],
-        MemoryManager(generators["memory_manager"], "compact", MAX_NEW_TOKENS),
+        MemoryManager(generators["memory_manager"], "compact", max_new_tokens),
         TurnExtractor(),
         store,
         entries_per_turn=ENTRIES_PER_TURN,
         embedder=embedder,
     )
     questions = [question for question in dataset.questions if question.conversation_id in ids]
-    requests = _answer_requests(dataset, questions, store)
-    answers = AnswerAgent(generators["answer_agent"], "compact", MAX_NEW_TOKENS).answer(requests)
+    requests = _answer_requests(dataset, questions, store, ENTRIES_PER_SPEAKER[level])
+    answers = AnswerAgent(generators["answer_agent"], "compact", max_new_tokens).answer(requests)
     scores = [exact_match(answer.text, question.answer) for answer, question in zip(answers, questions, strict=True)]
     return PairScore(
         exact_match=sum(scores) / len(scores),
@@ -81,17 +82,15 @@ def score_pair(
     )
 
 
-def rate_decisions(agent: AgentName, folder: Path, num_banks: int, seed: int) -> dict[str, DecisionRates]:
+def rate_decisions(agent: AgentName, folder: Path, level: Level, num_banks: int, seed: int) -> dict[str, DecisionRates]:
     """Decision → rates, on banks of held-out words."""
-    rng = random.Random(f"exam/{seed}/{agent}")
-    drawn = [
-        DEMONSTRATE[agent](rng, HELD_OUT_WORDS, UNBIASED, EXAM_FACTS[agent], NUM_BRANCHES) for _ in range(num_banks)
-    ]
+    teacher = Teacher(random.Random(f"exam/{seed}/{agent}"), HELD_OUT_WORDS, WORLDS[level], UNBIASED)
+    drawn = [DEMONSTRATE[agent](teacher, NUM_FACTS, NUM_BRANCHES) for _ in range(num_banks)]
     branches = [(item.bank + branch.prompt, branch) for item in drawn for branch in item.branches]
     generator = TransformersGenerator(folder, seed=seed)
     prompts = [prompt for prompt, _ in branches]
-    sampled = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=1.0)
-    greedy = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS)
+    sampled = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS[level], temperature=1.0)
+    greedy = generator.sample_texts(prompts, max_new_tokens=MAX_NEW_TOKENS[level])
     decisions = [branch.decision for _, branch in branches]
     right = [branch.completion for _, branch in branches]
     shares = {
@@ -111,13 +110,15 @@ def _compare(completions: Sequence[str], right: Sequence[str]) -> list[bool]:
     return [text.rpartition('"answer":')[2] == wanted.rpartition('"answer":')[2] for text, wanted in pairs]
 
 
-def _answer_requests(dataset: Dataset, questions: Sequence[Question], store: InMemoryStore) -> list[AnswerRequest]:
+def _answer_requests(
+    dataset: Dataset, questions: Sequence[Question], store: InMemoryStore, limit: int
+) -> list[AnswerRequest]:
     """Every question with the entries retrieved for it."""
     speakers = {conversation.id: conversation.speakers for conversation in dataset.conversations}
     requests: list[AnswerRequest] = []
     for question in questions:
         scope = question.conversation_id
-        memories = retrieve_for_question(store.bank(scope), question.text, speakers[scope], ENTRIES_PER_SPEAKER)
+        memories = retrieve_for_question(store.bank(scope), question.text, speakers[scope], limit)
         requests.append(AnswerRequest(question_id=question.id, question=question.text, memories=tuple(memories)))
     return requests
 

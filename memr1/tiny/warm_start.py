@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import torch
 
 from memr1.config import AgentName
+from memr1.data.synthetic import WORLDS, Level
 from memr1.records import Record
 from memr1.tiny.architecture import build_optimizer, take_step
-from memr1.tiny.demonstrations import Bias, Demonstration, Words, demonstrate_answers, demonstrate_manager
+from memr1.tiny.demonstrated_banks import Words
+from memr1.tiny.demonstrations import Bias, Demonstration, Teacher, demonstrate_answers, demonstrate_manager
 from memr1.tiny.tokenizer import END, MARKER
 
 log = logging.getLogger(__name__)
-Demonstrate = Callable[[random.Random, Words, Bias, int, int], Demonstration]
+Demonstrate = Callable[[Teacher, int, int], Demonstration]
 DEMONSTRATE: dict[AgentName, Demonstrate] = {
     "memory_manager": demonstrate_manager,
     "answer_agent": demonstrate_answers,
@@ -30,9 +32,10 @@ class WarmStartOptions(Record):
     """How one agent is shown demonstrations."""
 
     num_steps: int
-    num_facts: tuple[int, int]  # most facts of a speaker at the first step, and from 40 % of the steps on
+    num_facts: dict[Level, tuple[int, int]]  # most facts of a speaker at the first step, and from 40 % of the steps on
     num_branches: int
     batch_size: int = 24
+    full_share: float = 0.5  # of the steps show the full world, the others the easy one
     learning_rate: float = 1.5e-3  # falls to 0 over the last 40 % of the steps: "nothing found" needs that
     warmup_steps: int = 40
     words: Words = Words()
@@ -40,8 +43,8 @@ class WarmStartOptions(Record):
 
 
 WARM_START: dict[AgentName, WarmStartOptions] = {
-    "memory_manager": WarmStartOptions(num_steps=600, num_facts=(3, 6), num_branches=6),
-    "answer_agent": WarmStartOptions(num_steps=600, num_facts=(3, 7), num_branches=5),
+    "memory_manager": WarmStartOptions(num_steps=1500, num_facts={"easy": (3, 6), "full": (3, 7)}, num_branches=6),
+    "answer_agent": WarmStartOptions(num_steps=1300, num_facts={"easy": (3, 7), "full": (3, 9)}, num_branches=5),
 }
 
 
@@ -63,12 +66,13 @@ def show_demonstrations(network: Any, tokenizer: Any, agent: AgentName, options:
     for step in range(options.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _learning_share(step, options)
-        batch = pack([_draw(rng, agent, options, step) for _ in range(options.batch_size)], tokenizer)
+        level: Level = "full" if rng.random() < options.full_share else "easy"  # one per batch: like lengths
+        batch = pack([_draw(rng, agent, options, level, step) for _ in range(options.batch_size)], tokenizer)
         loss, right = _score(network, batch)
         take_step(network, optimizer, loss)
         accuracy += (right - accuracy) * max(0.05, 1.0 / (step + 1))
         if (step + 1) % 25 == 0:
-            log.info("%s step %d: loss %.3f, tokens right %.3f", agent, step + 1, float(loss.detach()), accuracy)
+            log.info("%s step %d (%s): loss %.3f, right %.3f", agent, step + 1, level, float(loss.detach()), accuracy)
     return accuracy
 
 
@@ -108,11 +112,12 @@ def _encode(demonstration: Demonstration, tokenizer: Any) -> list[tuple[int, int
     return row
 
 
-def _draw(rng: random.Random, agent: AgentName, options: WarmStartOptions, step: int) -> Demonstration:
-    first, last = options.num_facts
+def _draw(rng: random.Random, agent: AgentName, options: WarmStartOptions, level: Level, step: int) -> Demonstration:
+    first, last = options.num_facts[level]
     growth = min(1.0, step / (0.4 * options.num_steps))
     max_facts = first + round((last - first) * growth)
-    return DEMONSTRATE[agent](rng, options.words, options.bias, max_facts, options.num_branches)
+    teacher = Teacher(rng, options.words, WORLDS[level], options.bias)
+    return DEMONSTRATE[agent](teacher, max_facts, options.num_branches)
 
 
 def _learning_share(step: int, options: WarmStartOptions) -> float:

@@ -18,7 +18,7 @@ from memr1.records import write_json
 from memr1.rl.checkpoints import read_metrics
 from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_examples
-from memr1.rl.worker import start_location
+from memr1.rl.tasks import start_location
 from memr1.run_dir import RunDir
 from memr1.tiny.weights import agent_folder
 

@@ -93,7 +93,7 @@ class TrajectoryTask:
         return tuple(questions_at_stake(reread.questions, reread.retention, altered, self.max_retention))
 
 
-def load_task(
+def load_trajectory_task(
     run: RunDir, config: RunConfig, embedder: Embedder, answer_agent: AnswerAgent, seed: int
 ) -> TrajectoryTask:
     """The Memory Manager's task in a run. Reads 1_data only: banks are the policy's own.

@@ -12,7 +12,7 @@ from memr1.tiny.build import BuildOptions, Gate, build_tiny_pair
 from memr1.tiny.warm_start import WarmStartOptions
 from memr1.tiny.weights import agent_folder
 
-FEW_STEPS = WarmStartOptions(num_steps=2, num_facts=(1, 2), batch_size=2, num_branches=1)
+FEW_STEPS = WarmStartOptions(num_steps=2, num_facts={"easy": (1, 2), "full": (1, 2)}, batch_size=2, num_branches=1)
 MINUSCULE = BuildOptions(
     shape=Shape(hidden_size=32, num_layers=2, mlp_size=32),
     warm_start=dict.fromkeys(AGENTS, FEW_STEPS),
@@ -34,7 +34,7 @@ def test_a_build_that_is_run_again_makes_only_what_is_missing(tmp_path: Path) ->
     assert _times_of(work / "answer_agent") == untouched
     assert second.processor_seconds["answer_agent"] == first.processor_seconds["answer_agent"]
     assert (agent_folder("memory_manager", out) / "model.safetensors").read_bytes() == weights
-    assert second.score == first.score
+    assert second.levels == first.levels
 
 
 def test_a_pair_that_fails_the_gate_is_not_written_out(tmp_path: Path) -> None:

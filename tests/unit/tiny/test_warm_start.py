@@ -9,8 +9,10 @@ import torch
 from transformers import AutoTokenizer
 
 from memr1.config import AGENTS, AgentName
+from memr1.data.synthetic import WORLDS
 from memr1.tiny.architecture import VOCABULARY_SIZE, Shape, build_network
-from memr1.tiny.demonstrations import Bias, Words
+from memr1.tiny.demonstrated_banks import Words
+from memr1.tiny.demonstrations import Teacher
 from memr1.tiny.tokenizer import END, write_tokenizer
 from memr1.tiny.warm_start import DEMONSTRATE, pack
 
@@ -25,8 +27,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("agent", AGENTS)
 def test_a_packed_branch_is_scored_as_the_whole_prompt_would_be(tokenizer: Any, agent: AgentName) -> None:
     network = build_network(Shape(), seed=1).eval()
-    rng = random.Random(0)
-    demonstrations = [DEMONSTRATE[agent](rng, Words(), Bias(), 6, 3) for _ in range(2)]
+    teacher = Teacher(random.Random(0), Words(), WORLDS["easy"])
+    demonstrations = [DEMONSTRATE[agent](teacher, 6, 3) for _ in range(2)]
     batch = pack(demonstrations, tokenizer)
     with torch.no_grad():
         packed = network(input_ids=batch.tokens, attention_mask=batch.visible, position_ids=batch.positions).logits
@@ -40,7 +42,7 @@ def test_a_packed_branch_is_scored_as_the_whole_prompt_would_be(tokenizer: Any, 
 
 
 def test_only_completions_are_scored(tokenizer: Any) -> None:
-    demonstration = DEMONSTRATE["answer_agent"](random.Random(2), Words(), Bias(), 4, 2)
+    demonstration = DEMONSTRATE["answer_agent"](Teacher(random.Random(2), Words(), WORLDS["full"]), 4, 2)
     batch = pack([demonstration], tokenizer)
     scored = batch.wanted[0][batch.wanted[0] >= 0]
     wanted = "".join(branch.completion + END for branch in demonstration.branches)
