@@ -1,8 +1,10 @@
 """A headless Chromium that a test drives through the DevTools protocol, over a pair of pipes."""
 
 import base64
+import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FROM_US, TO_US = 3, 4  # the file descriptors that --remote-debugging-pipe reads and writes
+PATIENCE_SECONDS = 120
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35, "Enter": 13}
 
 
@@ -21,7 +24,8 @@ class Chromium:
     """One page. `requests` has the address of everything that it has asked for."""
 
     def __init__(self, to_browser: int, from_browser: int) -> None:
-        self._out, self._in = os.fdopen(to_browser, "wb", buffering=0), os.fdopen(from_browser, "rb")
+        self._out, self._in = to_browser, from_browser
+        self._unread = b""
         self._number = 0
         self._session: str | None = None
         self._events: list[dict[str, Any]] = []
@@ -93,7 +97,9 @@ class Chromium:
         message = {"id": self._number, "method": method, "params": parameters}
         if self._session is not None:
             message["sessionId"] = self._session
-        self._out.write(json.dumps(message).encode() + b"\0")
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._out, data) :]
         while True:
             answer = self._read()
             if answer.get("id") == self._number:
@@ -101,11 +107,14 @@ class Chromium:
                 return dict(answer["result"])
 
     def _read(self) -> dict[str, Any]:
-        data = bytearray()
-        while (letter := self._in.read(1)) != b"\0":
-            assert letter, "Chromium has ended"
-            data += letter
-        message: dict[str, Any] = json.loads(data)
+        while b"\0" not in self._unread:
+            is_there = bool(select.select([self._in], [], [], PATIENCE_SECONDS)[0])
+            assert is_there, f"Chromium has said nothing for {PATIENCE_SECONDS} seconds"
+            data = os.read(self._in, 1 << 16)
+            assert data, "Chromium has ended"
+            self._unread += data
+        line, self._unread = self._unread.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(line)
         if "method" in message:
             self._events.append(message)
         if message.get("method") == "Network.requestWillBeSent":
@@ -122,8 +131,8 @@ def open_chromium(profile: Path) -> Iterator[Chromium]:
     their_end, to_browser = os.pipe()
     from_browser, our_end = os.pipe()
 
-    def place_pipes() -> None:
-        ends = (os.dup(their_end), os.dup(our_end))  # above 4 both of them, since 3 and 4 may be what they are now
+    def place_pipes() -> None:  # in the child: first out of the way, since 3 and 4 may be taken by any of them
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (their_end, our_end)]
         os.dup2(ends[0], FROM_US)
         os.dup2(ends[1], TO_US)
 
@@ -147,6 +156,9 @@ def open_chromium(profile: Path) -> Iterator[Chromium]:
         try:
             if browser is not None:
                 browser.close()
-            process.wait(timeout=30)
+                process.wait(PATIENCE_SECONDS)
         finally:
             process.kill()
+            process.wait()
+            os.close(to_browser)
+            os.close(from_browser)
