@@ -8,7 +8,7 @@ import typer
 
 bank = typer.Typer(
     no_args_is_help=True,
-    help="Look into a memory bank, compare, restore, replay, export and import it.",
+    help="Look into a memory bank, view, compare, restore, replay, export and import it.",
 )
 
 Bank = Annotated[
@@ -126,6 +126,34 @@ def import_(
     from flows.bank_tools import import_file
 
     import_file(file, folder)
+
+
+@bank.command()
+def view(
+    place: Bank,
+    scope: Scope = None,
+    system: Annotated[
+        str | None,
+        typer.Option(help="Of an evaluation: trained, warm_start … The banks that it built in a run, and its answers."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="The run with the conversations. Default: the one that BANK lies in."),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR|FILE", help="Answers from the bank. Default: those that lie beside BANK."),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder of the pages.")] = Path("bank_view"),
+) -> None:
+    """Write an HTML page for each conversation: its turns, its bank at every point, questions and answers.
+
+    A page is one file that needs no network: a slider goes through the operations, an entry shows its history and the
+    turns that it rests on, an answer its memories.
+    """
+    from flows.bank_view import write_pages
+
+    write_pages(place, scope, system, run, answers, output)
 
 
 @bank.command()
