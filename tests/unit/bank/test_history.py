@@ -155,8 +155,12 @@ def test_import_refuses_what_is_damaged_cut_short_or_there_already(tmp_path: Pat
     export_bank(tmp_path / "a", tmp_path / "x.jsonl")
     with pytest.raises(BankError, match="choose another name"):
         export_bank(tmp_path / "a", tmp_path / "x.jsonl")
+    assert import_bank(tmp_path / "x.jsonl", tmp_path / "a") == 0  # nothing is there twice
+    store = InMemoryStore(HashEmbedder(8), tmp_path / "other")
+    bank_of([("ADD", 0, "z")], store.bank("c"))
+    store.close()
     with pytest.raises(BankError, match="scope 'c' already"):
-        import_bank(tmp_path / "x.jsonl", tmp_path / "a")
+        import_bank(tmp_path / "x.jsonl", tmp_path / "other")
     data = (tmp_path / "x.jsonl").read_bytes()
     for damaged in (data[:-5], data.replace(b'"y."', b'"z."'), data.replace(b'"sequence":1', b'"sequence":3')):
         (tmp_path / "y.jsonl").write_bytes(damaged)
