@@ -20,7 +20,7 @@ from memr1.bank.history import (
     restoring_records,
 )
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
-from memr1.bank.journal import read_journal
+from memr1.bank.journal import format_line, read_journal
 from memr1.bank.operation import JournalRecord, Operation, OperationKind, Source
 from memr1.errors import BankError, BankUnavailable, UnknownEntry
 
@@ -194,3 +194,29 @@ def test_a_bank_is_found_in_its_folder_by_its_file_and_in_a_run(tmp_path: Path) 
         read_scope(tmp_path, "e")
     with pytest.raises(BankError, match="holds no bank"):
         find_journal(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scope": "other"},
+        {"id": "2"},
+        {"id": "0"},
+        {"id": "01"},
+        {"id": "１"},
+        {"id": "-1"},
+        {"id": "../1"},
+        {"id": ""},
+        {"id": "1" * 5000},
+    ],
+)
+def test_an_import_with_an_entry_of_another_scope_or_an_id_that_was_never_given_is_refused(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
+    (record,) = bank_of([("ADD", 0, "x")], InMemoryBank("c", HashEmbedder(8))).journal()
+    assert record.after is not None
+    forged = record.model_copy(update={"after": record.after.model_copy(update=change)})
+    (tmp_path / "forged.jsonl").write_bytes(format_line(forged))
+    with pytest.raises(BankError, match="contradicts itself at record 1"):
+        import_bank(tmp_path / "forged.jsonl", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
