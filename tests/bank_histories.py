@@ -1,8 +1,10 @@
-"""A fixed history of operations over three scopes, and an embedder that tells what it had to embed."""
+"""A fixed history of operations over three scopes, a Memory Manager that changes what it was shown, and an embedder
+that tells what it had to embed."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
+from memr1.agents.memory_manager import ManagerDecision, ManagerRequest
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import HashEmbedder, Vectors
 from memr1.bank.in_memory import InMemoryStore
@@ -22,6 +24,26 @@ class CountingEmbedder(HashEmbedder):
         """See `HashEmbedder.embed`."""
         self.texts.extend(texts)
         return super().embed(texts)
+
+
+class ChangingManager:
+    """Adds every fact. Every fifth turn replaces the best of the entries that it was shown, every seventh deletes the
+    last of them: so what a bank becomes depends on everything that it retrieved before."""
+
+    name = "changing"
+
+    def decide(self, requests: Sequence[ManagerRequest]) -> list[ManagerDecision]:
+        """See `memr1.agents.memory_manager.ManagerPolicy`."""
+        return [ManagerDecision(operations=tuple(self._operations(request))) for request in requests]
+
+    def _operations(self, request: ManagerRequest) -> list[Operation]:
+        operations = [Operation(kind="ADD", text=fact) for fact in request.facts]
+        number = int(request.turn_id.split(":")[1])
+        if number % 5 == 0 and request.memories:
+            operations.append(Operation(kind="UPDATE", entry_id=request.memories[0].id, text=f"new {request.turn_id}"))
+        if number % 7 == 0 and len(request.memories) > 1:
+            operations.append(Operation(kind="DELETE", entry_id=request.memories[-1].id))
+        return operations
 
 
 def apply_step(store: BankStore, step: int) -> None:

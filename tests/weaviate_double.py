@@ -27,6 +27,7 @@ from weaviate.proto.v1 import (
 from memr1.bank.weaviate_address import Endpoint, WeaviateAddress
 
 VERSION = "1.40.0"
+MAX_MESSAGE_BYTES = 104858000  # a server's default
 Refuse = Callable[[dict[str, Any]], str]  # an object's properties → why it is refused, or ""
 Rows = dict[str, tuple[dict[str, Any], bytes]]  # by id: properties, vector
 
@@ -50,7 +51,11 @@ class WeaviateDouble(weaviate_pb2_grpc.WeaviateServicer):
 
     def start(self) -> None:
         """Listen, at the same ports as before."""
-        self._grpc = grpc.server(ThreadPoolExecutor(4), interceptors=[_AsksForKey(self.api_key)])
+        self._grpc = grpc.server(
+            ThreadPoolExecutor(4),
+            interceptors=[_AsksForKey(self.api_key)],
+            options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)],
+        )
         weaviate_pb2_grpc.add_WeaviateServicer_to_server(self, self._grpc)
         self._grpc_port = self._grpc.add_insecure_port(f"127.0.0.1:{self._grpc_port}")
         self._grpc.start()
@@ -144,7 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.double.api_key and self.headers.get("Authorization") != f"Bearer {self.double.api_key}":
             self._answer(401, {"error": [{"message": "anonymous access not enabled"}]})
         elif path == "/meta":
-            self._answer(200, {"version": VERSION, "hostname": "", "modules": {}, "grpcMaxMessageSize": 104858000})
+            self._answer(
+                200, {"version": VERSION, "hostname": "", "modules": {}, "grpcMaxMessageSize": MAX_MESSAGE_BYTES}
+            )
         elif path.startswith("/schema/") and path.removeprefix("/schema/") in self.double.schema:
             self._answer(200, self.double.schema[path.removeprefix("/schema/")])
         else:

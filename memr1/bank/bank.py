@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.operation import JournalRecord, Operation, Source
 from memr1.errors import BankError, UnknownEntry
@@ -40,10 +42,13 @@ class MemoryBank(Protocol):
 
 
 class BankStore(Protocol):
-    """The banks of many scopes."""
+    """The banks of many scopes. Threads may share it: their changes take turns, and reading waits for none."""
 
     def bank(self, scope: str) -> MemoryBank:
-        """The bank of a scope; an unknown scope's is empty. The same object every time."""
+        """The bank of a scope; an unknown scope's is empty. The same object every time.
+
+        Raises BankError for a scope that is not Unicode.
+        """
         ...
 
     def scopes(self) -> list[str]:
@@ -51,7 +56,10 @@ class BankStore(Protocol):
         ...
 
     def group_commits(self) -> AbstractContextManager[None]:
-        """Make everything applied inside the block durable at its end, at the price of one disk sync."""
+        """Make everything applied inside the block durable at its end, at the price of one disk sync.
+
+        No other thread changes the store meanwhile: what is read inside the block holds until its end.
+        """
         ...
 
     def close(self) -> None:
@@ -98,10 +106,19 @@ def record_operations(
     return current, records
 
 
+def check_scope(scope: str) -> None:
+    """Raises BankError for a scope that is not Unicode: no file can hold it, and its digest may be another's."""
+    try:
+        scope.encode()
+    except UnicodeEncodeError as error:
+        raise BankError(f"scope {scope!r} has half a surrogate pair ({error}): give it a name that is text") from error
+
+
 def fold_journal(records: Iterable[JournalRecord], scope: str) -> list[MemoryEntry]:
     """The entries of a scope after its records (other scopes' are skipped). A prefix gives an earlier state.
 
-    Raises BankError when the records contradict each other: a gap, or a `before` that is not what the bank held.
+    Raises BankError when the records contradict each other: a gap, a `before` that is not what the bank held, an entry
+    of another scope, or an id that no record can have given.
     """
     entries: dict[str, MemoryEntry] = {}
     expected = 1
@@ -118,7 +135,7 @@ def fold_journal(records: Iterable[JournalRecord], scope: str) -> list[MemoryEnt
 def _fold_record(entries: dict[str, MemoryEntry], record: JournalRecord, expected: int) -> None:
     before, after = record.before, record.after
     changed = after or before
-    if record.sequence != expected or (changed is not None and entries.get(changed.id) != before):
+    if record.sequence != expected or (changed is not None and not _may_change(entries, record, changed)):
         raise BankError(
             f"the journal of scope {record.scope!r} contradicts itself at record {record.sequence} (expected number "
             f"{expected}, {record.operation.kind} of entry {changed.id if changed else 'none'}): restore it from a copy"
@@ -127,6 +144,14 @@ def _fold_record(entries: dict[str, MemoryEntry], record: JournalRecord, expecte
         entries[after.id] = after
     elif before is not None:
         del entries[before.id]
+
+
+def _may_change(entries: dict[str, MemoryEntry], record: JournalRecord, changed: MemoryEntry) -> bool:
+    """Whether `changed` is as it was before, or new, in the record's own scope, with an id that was given by then."""
+    if entries.get(changed.id) != record.before or changed.scope != record.scope:
+        return False
+    is_number = changed.id.isascii() and changed.id.isdigit() and len(changed.id) <= len(str(record.sequence))
+    return is_number and changed.id[0] != "0" and int(changed.id) <= record.sequence
 
 
 def _change(
@@ -138,18 +163,12 @@ def _change(
     if operation.kind != "DELETE" and not operation.text.strip():
         raise BankError(f"{operation.kind} at turn {source.turn_id!r} of scope {scope!r} has no text: give it one")
     if operation.kind == "ADD":
-        added = MemoryEntry(
-            id=str(sequence),
-            scope=scope,
-            speaker=source.speaker,
-            text=operation.text,
-            time=source.time,
-            turn_ids=(source.turn_id,),
-        )
-        return None, added, len(entries)
+        return None, _write_entry(str(sequence), scope, source.speaker, operation, source, ()), len(entries)
     place = _find(entries, operation, source, scope)
     before = entries[place]
-    return before, None if operation.kind == "DELETE" else _updated(before, operation, source), place
+    if operation.kind == "DELETE":
+        return before, None, place
+    return before, _write_entry(before.id, scope, before.speaker, operation, source, before.turn_ids), place
 
 
 def _find(entries: Sequence[MemoryEntry], operation: Operation, source: Source, scope: str) -> int:
@@ -157,14 +176,27 @@ def _find(entries: Sequence[MemoryEntry], operation: Operation, source: Source, 
         if entry.id == operation.entry_id:
             return place
     raise UnknownEntry(
-        f"{operation.kind} at turn {source.turn_id!r} names entry {operation.entry_id!r}, which the bank of scope "
+        f"{operation.kind} at turn {source.turn_id!r} names entry {operation.entry_id[:80]!r}, which the bank of scope "
         f"{scope!r} ({len(entries)} entries) does not hold: name one that it holds"
     )
 
 
-def _updated(entry: MemoryEntry, operation: Operation, source: Source) -> MemoryEntry:
-    turn_ids = entry.turn_ids if source.turn_id in entry.turn_ids else (*entry.turn_ids, source.turn_id)
-    return entry.model_copy(update={"text": operation.text, "time": source.time, "turn_ids": turn_ids})
+def _write_entry(
+    entry_id: str, scope: str, speaker: str, operation: Operation, source: Source, turn_ids: tuple[str, ...]
+) -> MemoryEntry:
+    """An entry in the operation's words. A record that was copied with a change may hold what is no text: BankError."""
+    if source.turn_id not in turn_ids:
+        turn_ids = (*turn_ids, source.turn_id)
+    try:
+        return MemoryEntry(
+            id=entry_id, scope=scope, speaker=speaker, text=operation.text, time=source.time, turn_ids=turn_ids
+        )
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise BankError(
+            f"{operation.kind} at turn {source.turn_id!r} of scope {scope!r} cannot be stored: {wrong['msg']} (in "
+            f"{wrong['loc'][0]}): replace what is no text"
+        ) from error
 
 
 def _replaced(entries: Sequence[MemoryEntry], place: int, after: MemoryEntry | None) -> list[MemoryEntry]:

@@ -37,7 +37,7 @@ Client = TypeVar("Client", bound=AsyncClient)
 
 
 class Connection(Generic[Client]):
-    """Calls a server. Not to be shared by threads."""
+    """Calls a server. The calls of several threads take turns."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Connection(Generic[Client]):
         self._connect, self._explain = connect, explain
         self._failures: tuple[type[Exception], ...] = (*failures, TimeoutError, OSError)
         self._timeout_seconds, self._wait_seconds = timeout_seconds, wait_seconds
+        self._in_turn = threading.RLock()
         self._client: Client | None = None
         self._lost_since: float | None = None  # beginning of the first call that failed since one succeeded
 
@@ -59,15 +60,16 @@ class Connection(Generic[Client]):
         self, action: Callable[[Client], Coroutine[Any, Any, Result]], timeout_seconds: float | None = None
     ) -> Result:
         """What `action` gives, within the limit. Raises BankError."""
-        started = time.monotonic()
-        try:
-            result = _run(asyncio.wait_for(self._perform(action), timeout_seconds or self._timeout_seconds))
-        except self._failures as error:
-            self._lost_since = self._lost_since or started
-            self.close()
-            raise self._explain(error) from error
-        self._lost_since = None
-        return result
+        with self._in_turn:
+            started = time.monotonic()
+            try:
+                result = _run(asyncio.wait_for(self._perform(action), timeout_seconds or self._timeout_seconds))
+            except self._failures as error:
+                self._lost_since = self._lost_since or started
+                self.close()
+                raise self._explain(error) from error
+            self._lost_since = None
+            return result
 
     def wait(self) -> None:
         """Until the server is ready. Raises BankUnavailable `wait_seconds` after it was lost; from then on at once."""
@@ -83,9 +85,10 @@ class Connection(Generic[Client]):
 
     def close(self) -> None:
         """Let go of it; the next call connects again."""
-        client, self._client = self._client, None
-        if client is not None:
-            _run(client.close())
+        with self._in_turn:
+            client, self._client = self._client, None
+            if client is not None:
+                _run(client.close())
 
     def _probe(self) -> BankUnavailable | None:
         try:

@@ -4,7 +4,8 @@ A journal is the truth of every kind of store, so all of this works on it alone;
 a server's collection) is brought in line when the store is opened the next time.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -51,15 +52,16 @@ def restore_bank(place: Path, scope: str | None, point: Point) -> list[JournalRe
 
 
 def export_bank(place: Path, file: Path, scope: str | None = None) -> int:
-    """Write the records of all scopes, or of one, with their checksums; an existing file is left alone.
+    """Write the records of all scopes (one scope behind the other), or of one, with their checksums.
 
-    Returns their number. Raises BankError.
+    The file appears when it is whole; one that exists is left alone. The same banks give the same bytes, in whatever
+    order their journals grew side by side. Returns the number of records. Raises BankError.
     """
-    records = read_journal(find_journal(place)) if scope is None else read_scope(place, scope)
+    scopes = records_by_scope(read_journal(find_journal(place)) if scope is None else read_scope(place, scope))
+    records = [record for its in scopes.values() for record in its]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("xb") as lines:
-            lines.writelines(format_line(record) for record in records)
+        _write_whole(file, map(format_line, records))
     except FileExistsError as error:
         raise BankError(f"{file} exists: choose another name") from error
     except OSError as error:
@@ -68,20 +70,36 @@ def export_bank(place: Path, file: Path, scope: str | None = None) -> int:
 
 
 def import_bank(file: Path, folder: Path) -> int:
-    """Append an exported file to the store of `folder`, which may be new; return the number of records.
+    """Append an exported file to the store of `folder`, which may be new; return the number of records appended.
 
-    All or nothing. Raises BankError for a file that is damaged, cut short or contradicts itself, and for a scope that
-    the store has already.
+    An import that was interrupted may be repeated: what is there already is not appended again. Raises BankError, and
+    changes nothing, for a file that is damaged, cut short or contradicts itself, and for a scope that the store has
+    with another history.
     """
-    records = _read_whole(file)
+    scopes = records_by_scope(_read_whole(file))
     folder.mkdir(parents=True, exist_ok=True)
     with closing(JournalFile(folder / JOURNAL_NAME)) as journal:
-        known = {record.scope for record in journal.records}
-        shared = [scope for scope in records_by_scope(records) if scope in known]
-        if shared:
-            raise BankError(f"{folder} has scope {shared[0]!r} already: import into a folder of its own")
-        journal.append(records)
-    return len(records)
+        held = records_by_scope(journal.records)
+        grown_apart = [scope for scope, its in scopes.items() if its[: len(held.get(scope, []))] != held.get(scope, [])]
+        if grown_apart:
+            raise BankError(
+                f"{folder} has scope {grown_apart[0]!r} already, with another history: import into a folder of its own"
+            )
+        missing = [record for scope, its in scopes.items() for record in its[len(held.get(scope, [])) :]]
+        journal.append(missing)
+    return len(missing)
+
+
+def _write_whole(file: Path, lines: Iterable[bytes]) -> None:
+    """Raises FileExistsError, or another OSError; a file of this name is then as it was."""
+    if file.exists():
+        raise FileExistsError(file)
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as written:
+        written.writelines(lines)
+        written.flush()
+        os.fsync(written.fileno())
+    os.replace(partial, file)
 
 
 def _read_whole(file: Path) -> Sequence[JournalRecord]:

@@ -5,36 +5,45 @@ as they are; behind a line that has one, every line must.
 
 A line that a crash cut short, and the rest of an apply whose end is missing, are dropped when the file is opened
 again: nobody was told that they had happened. Damage anywhere before the end is an error, never skipped.
-POSIX only: a lock on the file keeps a second process out.
+POSIX only: a lock on the file keeps every other process out until it is closed, or its process has died.
 """
 
 import fcntl
 import logging
 import os
 import re
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from memr1.bank.operation import JournalRecord
 from memr1.errors import BankError, BankUnavailable
 
 log = logging.getLogger(__name__)
+Locked = TypeVar("Locked")
+RETRY_SECONDS = 0.01  # between two looks at a lock that another process holds
 _CHECKSUM = re.compile(rb',"checksum":"([0-9a-f]{8})"}\n\Z')
 
 
 class JournalFile:
-    """An open journal. `records` is what it held when it was opened."""
+    """An open journal. `records` is what it held when it was opened. Not to be shared by threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create `path`, cut off a torn end. Raises BankUnavailable, or BankError for a damaged file."""
+    def __init__(self, path: Path, *, wait_seconds: float = 0.0) -> None:
+        """Open or create `path`, cut off a torn end. Another process that has it open is waited for so long.
+
+        Raises BankUnavailable, or BankError for a damaged file.
+        """
         self.path = path
-        self._pending: list[JournalRecord] | None = None
+        self._pending: list[bytes] | None = None
         self._closed = False
-        self._handle = _open_locked(path)
+        self._handle = _open_locked(path, wait_seconds)
+        self._process = os.getpid()
         try:
             self.records, self._size = self._recover()
         except BankError:
@@ -42,13 +51,16 @@ class JournalFile:
             raise
 
     def append(self, records: Sequence[JournalRecord]) -> None:
-        """Make the records durable; inside `group_commits`, when the block ends. Raises BankUnavailable."""
-        if self._closed:
-            raise BankUnavailable(f"the journal {self.path} is closed: open the bank store again")
+        """Make the records durable; inside `group_commits`, when the block ends.
+
+        Raises BankUnavailable, or BankError for text that no file can hold.
+        """
+        self._refuse_strangers()
+        lines = [format_line(record) for record in records]
         if self._pending is None:
-            self._write(records)
+            self._write(lines)
         else:
-            self._pending.extend(records)
+            self._pending.extend(lines)
 
     @contextmanager
     def group_commits(self) -> Iterator[None]:
@@ -60,15 +72,26 @@ class JournalFile:
         try:
             yield
         finally:
-            records, self._pending = self._pending, None
-            if records:
-                self._write(records)
+            lines, self._pending = self._pending, None
+            if lines:
+                self._refuse_strangers()
+                self._write(lines)
 
     def close(self) -> None:
         """Release the file and its lock; may be called twice."""
         if not self._closed:
             self._closed = True
+            if os.getpid() == self._process:
+                fcntl.flock(self._handle, fcntl.LOCK_UN)  # a forked child may hold the file open for longer
             os.close(self._handle)
+
+    def _refuse_strangers(self) -> None:
+        if self._closed:
+            raise BankUnavailable(f"the journal {self.path} is closed: open the bank store again")
+        if os.getpid() != self._process:  # a fork inherits the lock: both would number their records alike
+            raise BankUnavailable(
+                f"the journal {self.path} was opened by process {self._process}, not this one: open a bank store here"
+            )
 
     def _recover(self) -> tuple[list[JournalRecord], int]:
         with open(self._handle, "rb", closefd=False) as file:
@@ -80,8 +103,8 @@ class JournalFile:
             os.fsync(self._handle)
         return records, size
 
-    def _write(self, records: Sequence[JournalRecord]) -> None:
-        data = b"".join(format_line(record) for record in records)
+    def _write(self, lines: Sequence[bytes]) -> None:
+        data = b"".join(lines)
         try:
             view = memoryview(data)
             while view:
@@ -145,8 +168,16 @@ def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecor
 
 
 def format_line(record: JournalRecord) -> bytes:
-    """The record as a line of a journal: its JSON, and behind its fields the CRC-32 of that JSON."""
-    body = record.model_dump_json().encode()
+    """The record as a line of a journal: its JSON, and behind its fields the CRC-32 of that JSON.
+
+    Raises BankError for a text that is not Unicode.
+    """
+    try:
+        body = record.model_dump_json().encode()
+    except PydanticSerializationError as error:
+        raise BankError(
+            f"record {record.sequence} of scope {record.scope!r} cannot be written ({error}): replace what is no text"
+        ) from error
     return body[:-1] + b',"checksum":"%08x"}\n' % zlib.crc32(body)
 
 
@@ -173,21 +204,64 @@ def _refuse_damage(following: Iterator[bytes], place: str) -> None:
         raise BankError(f"{place}: not a journal record, though records follow: restore the journal from a copy")
 
 
-def _open_locked(path: Path) -> int:
+def _open_locked(path: Path, wait_seconds: float) -> int:
+    deadline = time.monotonic() + wait_seconds
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        with _place_in_line(path.parent, deadline) if wait_seconds else nullcontext():
+            handle = _retry(lambda: _lock(path), deadline)
     except OSError as error:
         raise BankUnavailable(f"cannot open the journal {path}: {error.strerror}. Choose a writable folder") from error
+    if handle is None:
+        waited = f" since {wait_seconds:g} s" if wait_seconds else ""
+        raise BankUnavailable(f"the journal {path} is in use{waited}: close the other bank store first")
+    return handle
+
+
+@contextmanager
+def _place_in_line(folder: Path, deadline: float) -> Iterator[None]:
+    """Only one of those who wait looks at the journal: whoever closes it and asks again comes behind that one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _retry(lambda: _try_to_lock(handle), deadline)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _retry(attempt: Callable[[], Locked | None], deadline: float) -> Locked | None:
+    while (locked := attempt()) is None and time.monotonic() < deadline:
+        time.sleep(RETRY_SECONDS)
+    return locked
+
+
+def _lock(path: Path) -> int | None:
+    """The open and locked file; None while another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    if _try_to_lock(handle) and _is_at(handle, path):  # not deleted in between: nobody would ever read it
+        if is_new:
+            _sync_folder(path.parent)
+        return handle
+    os.close(handle)
+    return None
+
+
+def _try_to_lock(handle: int) -> bool | None:
+    """True, or None while another process has the lock."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise BankUnavailable(f"the journal {path} is in use: close the other bank store first") from error
-    if is_new:
-        _sync_folder(path.parent)
-    return handle
+    except BlockingIOError:
+        return None
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -34,9 +34,18 @@ LANCE_ERRORS = (OSError, RuntimeError, ValueError)  # what lancedb raises for a 
 class LanceStore(MirroredStore):
     """See `memr1.bank.bank.BankStore`."""
 
-    def __init__(self, folder: Path, embedder: Embedder, *, rows_per_write: int = ROWS_PER_WRITE) -> None:
-        """Raises BankUnavailable for a folder that cannot be written or is in use, BankError for a damaged journal."""
-        super().__init__(folder, embedder, lambda: EntryTable(folder, embedder), rows_per_write=rows_per_write)
+    def __init__(
+        self, folder: Path, embedder: Embedder, *, rows_per_write: int = ROWS_PER_WRITE, wait_seconds: float = 0.0
+    ) -> None:
+        """A folder that another process has open is waited for `wait_seconds`.
+
+        Raises BankUnavailable for a folder that cannot be written or is in use, BankError for a damaged journal.
+        """
+
+        def open_table() -> EntryTable:
+            return EntryTable(folder, embedder)
+
+        super().__init__(folder, embedder, open_table, rows_per_write=rows_per_write, wait_seconds=wait_seconds)
 
 
 class EntryTable:

@@ -59,16 +59,25 @@ class MirroredStore:
     """See `memr1.bank.bank.BankStore`."""
 
     def __init__(
-        self, folder: Path, embedder: Embedder, open_mirror: Callable[[], Mirror], *, rows_per_write: int
+        self,
+        folder: Path,
+        embedder: Embedder,
+        open_mirror: Callable[[], Mirror],
+        *,
+        rows_per_write: int,
+        wait_seconds: float = 0.0,
     ) -> None:
         """`rows_per_write` changed entries wait before the mirror is written; a group of commits is never cut.
 
-        Raises BankUnavailable for a folder that cannot be written or is in use, BankError for a damaged journal, and
-        what `open_mirror` raises.
+        A folder that another process has open is waited for `wait_seconds`. Raises BankUnavailable for a folder that
+        cannot be written or is in use, BankError for a damaged journal, and what `open_mirror` raises.
         """
         self._embedder = embedder
         self._rows_per_write = rows_per_write
-        self._memory = InMemoryStore(embedder, folder, load_vectors=lambda scope: self._mirror.vectors(scope))
+        self._memory = InMemoryStore(
+            embedder, folder, wait_seconds=wait_seconds, load_vectors=lambda scope: self._mirror.vectors(scope)
+        )
+        self.changing = self._memory.changing  # of the mirror, too
         self._banks: dict[str, MirroredBank] = {}
         self._in_group = self._fell_behind = self._closed = False
         with ExitStack() as opened:
@@ -79,10 +88,9 @@ class MirroredStore:
             opened.pop_all()  # nothing failed: all of it stays open
 
     def bank(self, scope: str) -> "MirroredBank":
-        """The bank of a scope; an unknown scope's is empty."""
-        if scope not in self._banks:
-            self._banks[scope] = MirroredBank(self._memory.bank(scope), self)
-        return self._banks[scope]
+        """The bank of a scope; an unknown scope's is empty. Raises BankError for a scope that is not Unicode."""
+        known = self._banks.get(scope)
+        return known or self._banks.setdefault(scope, MirroredBank(self._memory.bank(scope), self))
 
     def scopes(self) -> list[str]:
         """Every scope that has a journal, in the order of their first records."""
@@ -91,21 +99,23 @@ class MirroredStore:
     @contextmanager
     def group_commits(self) -> Iterator[None]:
         """One disk sync of the journal and at most one write of the mirror for everything applied inside the block."""
-        outer, self._in_group = self._in_group, True
-        try:
-            with self._memory.group_commits():
-                yield
-        finally:
-            self._in_group = outer
-            self._follow()
+        with self.changing:
+            outer, self._in_group = self._in_group, True
+            try:
+                with self._memory.group_commits():
+                    yield
+            finally:
+                self._in_group = outer
+                self._follow()
 
     def close(self) -> None:
         """Bring the mirror up to the journal and let go of both; may be called twice. Raises BankError."""
-        if self._closed:
-            return
-        self._closed = True
-        with closing(self._memory), closing(self._mirror):
-            self._catch_up()
+        with self.changing:
+            if self._closed:
+                return
+            self._closed = True
+            with closing(self._memory), closing(self._mirror):
+                self._catch_up()
 
     def prepare_change(self) -> None:
         """Refuse a change while the mirror cannot follow the last one. Raises BankError; nothing has changed then."""
@@ -179,9 +189,10 @@ class MirroredBank:
 
     def apply(self, operations: Sequence[Operation], source: Source) -> list[JournalRecord]:
         """Apply all operations or none; raises UnknownEntry, BankError or BankUnavailable, the bank unchanged."""
-        self._store.prepare_change()
-        records = self._memory.apply(operations, source)
-        self._store.follow(records)
+        with self._store.changing:
+            self._store.prepare_change()
+            records = self._memory.apply(operations, source)
+            self._store.follow(records)
         return records
 
     def retrieve(self, query: str, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
@@ -201,3 +212,15 @@ def entry_digest(entry: MemoryEntry) -> str:
 def key_digest(*parts: str) -> str:
     """Hexadecimal, so that it can stand in a filter or a name whatever the parts are."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def cut_into_calls(sizes: Sequence[int], max_rows: int, max_bytes: int) -> Iterator[slice]:
+    """Rows of these sizes, in order, cut into calls that stay within both limits; a larger row gets one of its own."""
+    start = total = 0
+    for place, size in enumerate(sizes):
+        if place > start and (place - start == max_rows or total + size > max_bytes):
+            yield slice(start, place)
+            start, total = place, 0
+        total += size
+    if sizes:
+        yield slice(start, len(sizes))

@@ -42,7 +42,7 @@ from weaviate.exceptions import (
 from memr1.bank.connection import Connection
 from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
-from memr1.bank.mirrored import Key, MirroredStore, entry_digest
+from memr1.bank.mirrored import Key, MirroredStore, cut_into_calls, entry_digest
 from memr1.bank.weaviate_address import Endpoint, WeaviateAddress
 from memr1.bank.weaviate_names import object_id, read_identity, tenant_name
 from memr1.config import WeaviateBank
@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1  # of the collection's properties and of what they mean
 ROWS_PER_CALL = 512
+BYTES_PER_CALL = 16 * 2**20  # a server takes messages of 100 MiB, and a call has `bank.timeout_seconds`
 ROWS_PER_PAGE = 1_000
 REFUSED = (AuthenticationFailedError, InsufficientPermissionsError)
 
@@ -64,9 +65,15 @@ class WeaviateStore(MirroredStore):
     """See `memr1.bank.bank.BankStore`."""
 
     def __init__(
-        self, folder: Path, embedder: Embedder, options: WeaviateBank, address: WeaviateAddress | None
+        self,
+        folder: Path,
+        embedder: Embedder,
+        options: WeaviateBank,
+        address: WeaviateAddress | None,
+        *,
+        wait_seconds: float = 0.0,
     ) -> None:
-        """`address` None starts the client's embedded server.
+        """`address` None starts the client's embedded server. A folder in use is waited for `wait_seconds`.
 
         Raises BankUnavailable for a server that does not answer or a folder that cannot be written, BankError for a
         damaged journal, a refused key, or a collection that is not this version's.
@@ -76,7 +83,7 @@ class WeaviateStore(MirroredStore):
             connection = build_connection(address or start_embedded(), options)
             return WeaviateMirror(connection, options, read_identity(folder), embedder)
 
-        super().__init__(folder, embedder, open_mirror, rows_per_write=1)
+        super().__init__(folder, embedder, open_mirror, rows_per_write=1, wait_seconds=wait_seconds)
 
 
 class WeaviateMirror:
@@ -110,10 +117,11 @@ class WeaviateMirror:
         return {row.properties["text"]: np.asarray(row.vector["default"], dtype=np.float32) for row in rows}
 
     def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
-        """Write the rows; one call per 512. Raises BankUnavailable, or BankError that names every refused entry."""
+        """Write the rows, so many per call. Raises BankUnavailable, or BankError that names every refused entry."""
         rows = [self._build_row(entry, vector) for entry, vector in zip(entries, vectors, strict=True)]
-        for start in range(0, len(rows), ROWS_PER_CALL):
-            chunk = rows[start : start + ROWS_PER_CALL]
+        sizes = [len(entry.text.encode()) for entry in entries]
+        for call in cut_into_calls(sizes, ROWS_PER_CALL, BYTES_PER_CALL):
+            chunk = rows[call]
             refusals = self._connection.call(lambda client, chunk=chunk: self._insert(client, chunk))  # type: ignore[misc]
             if refusals:
                 raise BankError(f"Weaviate refused {len(refusals)} of {len(chunk)} rows: {'; '.join(refusals)}")

@@ -17,9 +17,12 @@ from memr1.bank.weaviate_address import URL, WeaviateAddress
 from memr1.config import BankConfig, InMemoryBank, LanceBank, WeaviateBank
 from memr1.registry.tracking import connect
 from tests.weaviate_double import running_double
-from tests.weaviate_process import BINARY, real_weaviate
+from tests.weaviate_process import BINARY, has_real_weaviate, real_weaviate
 
 Opener = Callable[[Path], BankStore]
+KINDS = ["in_memory", "lancedb", "weaviate_double"]
+if has_real_weaviate():
+    KINDS.append("weaviate")  # the end of pytest's summary says whether there was one
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +45,13 @@ def registry_home(tmp_path: Path, mlflow_template: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
     monkeypatch.chdir(tmp_path)
     return home
+
+
+@pytest.fixture(params=KINDS)
+def open_bank_store(request: pytest.FixtureRequest) -> Opener:
+    """One kind of bank after another: what a test says of one, it says of all."""
+    opener: Opener = request.getfixturevalue(f"{request.param}_opener")
+    return opener
 
 
 def opener_of(config: BankConfig) -> Opener:

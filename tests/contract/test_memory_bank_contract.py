@@ -1,4 +1,4 @@
-"""What every kind of memory bank does alike. A new kind joins by one name in KINDS and one fixture in conftest.py."""
+"""What every kind of memory bank does alike. A new kind joins by one name in KINDS and one fixture, in conftest.py."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,12 +16,8 @@ from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.journal import read_journal
 from memr1.bank.operation import JournalRecord, Operation, Source
 from memr1.errors import BankError, BankUnavailable, UnknownEntry
-from tests.weaviate_process import has_real_weaviate
 
 Opener = Callable[[Path], BankStore]
-KINDS = ["in_memory", "lancedb", "weaviate_double"]
-if has_real_weaviate():
-    KINDS.append("weaviate")  # the end of pytest's summary says whether there was one
 HOSTILE = [
     "'; DROP TABLE entries; --",
     "a\nb",
@@ -38,12 +34,6 @@ HOSTILE = [
 PEOPLE, PLACES = ("Marta", "Joe"), ("Lisbon", "Rome", "Oslo", "Bern")
 QUERIES = ("Where does Marta live?", "who moved to Rome", "Joe's dog", "tea in Oslo or Bern", "nothing of the kind", "")
 hostile_text = st.sampled_from(HOSTILE) | st.text(max_size=12)
-
-
-@pytest.fixture(params=KINDS)
-def open_bank_store(request: pytest.FixtureRequest) -> Opener:
-    opener: Opener = request.getfixturevalue(f"{request.param}_opener")
-    return opener
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,17 +11,16 @@ import pytest
 
 from memr1.agents.bank_builder import build_banks
 from memr1.agents.fact_extractor import TurnExtractor
-from memr1.agents.memory_manager import ManagerDecision, ManagerRequest
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.in_memory import InMemoryStore
 from memr1.bank.mirrored import entry_digest
-from memr1.bank.operation import Operation
 from memr1.bank.weaviate_address import WeaviateAddress
 from memr1.bank.weaviate_bank import WeaviateMirror, WeaviateStore, build_connection
 from memr1.bank.weaviate_names import read_identity
 from memr1.config import WeaviateBank
 from memr1.errors import BankUnavailable
+from tests.bank_histories import ChangingManager
 from tests.builders import conversation
 from tests.weaviate_process import BINARY, running_weaviate
 
@@ -38,21 +37,6 @@ CONVERSATIONS = [
     for name in ("c1", "c2", "c3")
 ]
 OnStep = Callable[[int, int], None]
-
-
-class ChangingManager:
-    """Adds every fact; every fifth turn it replaces the best of the entries that it was shown, too."""
-
-    name = "changing"
-
-    def decide(self, requests: Sequence[ManagerRequest]) -> list[ManagerDecision]:
-        return [ManagerDecision(operations=tuple(self._operations(request))) for request in requests]
-
-    def _operations(self, request: ManagerRequest) -> list[Operation]:
-        added = [Operation(kind="ADD", text=fact) for fact in request.facts]
-        if int(request.turn_id.split(":")[1]) % 5 == 0 and request.memories:
-            added.append(Operation(kind="UPDATE", entry_id=request.memories[0].id, text=f"new {request.turn_id}"))
-        return added
 
 
 def build(store: BankStore, on_step: OnStep | None = None) -> None:

@@ -20,7 +20,7 @@ from memr1.bank.history import (
     restoring_records,
 )
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
-from memr1.bank.journal import read_journal
+from memr1.bank.journal import format_line, read_journal
 from memr1.bank.operation import JournalRecord, Operation, OperationKind, Source
 from memr1.errors import BankError, BankUnavailable, UnknownEntry
 
@@ -155,8 +155,12 @@ def test_import_refuses_what_is_damaged_cut_short_or_there_already(tmp_path: Pat
     export_bank(tmp_path / "a", tmp_path / "x.jsonl")
     with pytest.raises(BankError, match="choose another name"):
         export_bank(tmp_path / "a", tmp_path / "x.jsonl")
+    assert import_bank(tmp_path / "x.jsonl", tmp_path / "a") == 0  # nothing is there twice
+    store = InMemoryStore(HashEmbedder(8), tmp_path / "other")
+    bank_of([("ADD", 0, "z")], store.bank("c"))
+    store.close()
     with pytest.raises(BankError, match="scope 'c' already"):
-        import_bank(tmp_path / "x.jsonl", tmp_path / "a")
+        import_bank(tmp_path / "x.jsonl", tmp_path / "other")
     data = (tmp_path / "x.jsonl").read_bytes()
     for damaged in (data[:-5], data.replace(b'"y."', b'"z."'), data.replace(b'"sequence":1', b'"sequence":3')):
         (tmp_path / "y.jsonl").write_bytes(damaged)
@@ -190,3 +194,29 @@ def test_a_bank_is_found_in_its_folder_by_its_file_and_in_a_run(tmp_path: Path) 
         read_scope(tmp_path, "e")
     with pytest.raises(BankError, match="holds no bank"):
         find_journal(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scope": "other"},
+        {"id": "2"},
+        {"id": "0"},
+        {"id": "01"},
+        {"id": "１"},
+        {"id": "-1"},
+        {"id": "../1"},
+        {"id": ""},
+        {"id": "1" * 5000},
+    ],
+)
+def test_an_import_with_an_entry_of_another_scope_or_an_id_that_was_never_given_is_refused(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
+    (record,) = bank_of([("ADD", 0, "x")], InMemoryBank("c", HashEmbedder(8))).journal()
+    assert record.after is not None
+    forged = record.model_copy(update={"after": record.after.model_copy(update=change)})
+    (tmp_path / "forged.jsonl").write_bytes(format_line(forged))
+    with pytest.raises(BankError, match="contradicts itself at record 1"):
+        import_bank(tmp_path / "forged.jsonl", tmp_path / "b")
+    assert not (tmp_path / "b").exists()

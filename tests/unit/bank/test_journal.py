@@ -1,9 +1,14 @@
 """The journal file: durable, locked, and honest about what a crash or a bad disk did to it."""
 
+import fcntl
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +18,7 @@ from memr1.bank.bank import record_operations
 from memr1.bank.journal import JournalFile, parse_journal, read_journal, records_by_scope
 from memr1.bank.operation import JournalRecord, Operation, Source
 from memr1.errors import BankError, BankUnavailable
+from tests.processes import wait_until
 
 NEWLINES = "a\nb\r\u2028\u0085c"
 
@@ -181,3 +187,131 @@ def test_a_line_that_lost_its_checksum_behind_one_that_has_it_is_damage(tmp_path
     path.write_bytes(whole + bare.encode() + b"\n" + whole)
     with pytest.raises(BankError, match=r"journal\.jsonl:2"):
         read_journal(path)
+
+
+def test_a_journal_in_use_is_waited_for(tmp_path: Path) -> None:
+    first = JournalFile(tmp_path / "journal.jsonl")
+    first.append(applied("a", 1, "one"))
+    threading.Timer(0.2, first.close).start()
+    second = JournalFile(tmp_path / "journal.jsonl", wait_seconds=60)
+    assert [record.operation.text for record in second.records] == ["one"]
+    second.close()
+
+
+def test_whoever_closes_a_journal_and_asks_again_comes_behind_those_who_wait(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = JournalFile(path)
+
+    def write_once() -> None:
+        waiting = JournalFile(path, wait_seconds=60)
+        waiting.append(applied("a", 1, "waited"))
+        waiting.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(write_once)
+        wait_until(lambda: is_locked(tmp_path))
+        journal.close()
+        journal = JournalFile(path, wait_seconds=60)
+        other.result()
+    assert [record.operation.text for record in journal.records] == ["waited"]
+    journal.close()
+
+
+def is_locked(folder: Path) -> bool:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def test_a_journal_that_stays_in_use_is_given_up_when_the_wait_is_over(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    with pytest.raises(BankUnavailable, match=r"in use since 0\.05 s"):
+        JournalFile(tmp_path / "journal.jsonl", wait_seconds=0.05)
+    journal.close()
+
+
+def test_a_journal_whose_folder_is_deleted_during_the_wait_is_begun_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    former = JournalFile(folder / "journal.jsonl")
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(JournalFile, folder / "journal.jsonl", wait_seconds=60)
+        shutil.rmtree(folder)
+        former.close()
+        journal = waiting.result()
+    journal.append(applied("a", 1, "one"))
+    assert len(read_journal(folder / "journal.jsonl")) == 1
+    journal.close()
+
+
+def test_a_forked_child_cannot_write_to_its_parents_journal_nor_keep_or_free_its_lock(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    done = subprocess.run([sys.executable, "-c", FORK, str(path)], check=True, stdout=subprocess.PIPE, text=True)
+    told = done.stdout.splitlines()
+    assert "was opened by process" in told[0]
+    assert "in use" in told[1]  # although the child has closed it
+    assert told[2:] == ["appended", "opened again"]  # although another child has it open
+
+
+FORK = """
+import os, sys, time
+from datetime import datetime
+from pathlib import Path
+from memr1.bank.bank import record_operations
+from memr1.bank.journal import JournalFile
+from memr1.bank.operation import Operation, Source
+from memr1.errors import BankUnavailable
+source = Source(turn_id="D1:1", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
+records = record_operations([], [Operation(kind="ADD", text="x")], source, scope="a", sequence=1)[1]
+path = Path(sys.argv[1])
+journal = JournalFile(path)
+child = os.fork()
+if not child:
+    try:
+        journal.append(records)
+    except BankUnavailable as error:
+        print(error, flush=True)
+    journal.close()
+    os._exit(0)
+os.waitpid(child, 0)
+try:
+    JournalFile(path)
+except BankUnavailable as error:
+    print(error, flush=True)
+journal.append(records)
+print("appended", flush=True)
+idle = os.fork()
+if not idle:
+    time.sleep(600)
+journal.close()
+JournalFile(path).close()
+print("opened again", flush=True)
+os.kill(idle, 9)
+"""
+
+
+def test_a_journal_closed_inside_a_group_writes_into_no_other_file(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    with pytest.raises(BankUnavailable, match="closed"), journal.group_commits():
+        journal.append(applied("a", 1, "lost"))
+        journal.close()
+        other = (tmp_path / "other").open("wb")  # gets the number that the journal's file had
+    other.close()
+    assert (tmp_path / "other").read_bytes() == b""
+
+
+def test_a_record_that_no_file_can_hold_is_refused_alone(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    (bad,) = applied("a", 2, "x")
+    bad = bad.model_copy(update={"source": bad.source.model_copy(update={"failure": "\ud800"})})
+    with journal.group_commits():
+        journal.append(applied("a", 1, "one"))
+        with pytest.raises(BankError, match=r"record 2 of scope 'a' cannot be written.*surrogate"):
+            journal.append([bad])
+        journal.append(applied("a", 2, "two"))
+    journal.close()
+    assert [record.operation.text for record in read_journal(tmp_path / "journal.jsonl")] == ["one", "two"]
