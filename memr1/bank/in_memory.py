@@ -2,10 +2,14 @@
 
 It is the inner loop of training, where a bank is made, asked a few questions and thrown away thousands of times: so
 nothing is embedded or counted before the first retrieval.
+
+Threads may share a store: its banks are changed by one thread at a time, and read while another changes them. A bank
+without a store belongs to one thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +39,13 @@ class InMemoryBank:
         journal: Sequence[JournalRecord] = (),
         commit: Commit | None = None,
         load_vectors: LoadVectors | None = None,
+        changing: AbstractContextManager[object] | None = None,
     ) -> None:
         """Start from `entries` (whose past is not known) or from a whole `journal`, not from both.
 
         `commit` makes records durable before they take effect. `load_vectors` gives, for the scope, vectors by text
-        that need not be computed again; it is called once, at the first retrieval.
+        that need not be computed again; it is called at the first retrieval. `changing` is held during a change, so
+        that no two threads give the same number to a record.
         """
         for entry in entries:
             if entry.scope != scope:
@@ -50,8 +56,9 @@ class InMemoryBank:
         self._entries = fold_journal(journal, scope) if journal else list(entries)
         self._commit = commit
         self._load_vectors = load_vectors
+        self._changing: AbstractContextManager[object] = changing or nullcontext()
         self._vectors: Mapping[str, Vectors] = {}
-        self._index: EntryIndex | None = None  # made at the first retrieval after a change
+        self._indexed: tuple[Sequence[MemoryEntry], EntryIndex] | None = None  # made at the first retrieval afterwards
 
     def entries(self, speaker: str | None = None) -> list[MemoryEntry]:
         """All entries in the order in which they were added, or those of one speaker."""
@@ -59,24 +66,25 @@ class InMemoryBank:
 
     def apply(self, operations: Sequence[Operation], source: Source) -> list[JournalRecord]:
         """Apply all operations or none; raises UnknownEntry, BankError or BankUnavailable, the bank unchanged."""
-        entries, records = record_operations(
-            self._entries, operations, source, scope=self.scope, sequence=self._next_sequence()
-        )
-        if self._commit is not None:
-            self._commit(records)
-        self._entries = entries
-        self._index = None
-        self._journal.extend(records)
-        return records
+        with self._changing:
+            entries, records = record_operations(
+                self._entries, operations, source, scope=self.scope, sequence=self._next_sequence()
+            )
+            if self._commit is not None:
+                self._commit(records)
+            self._entries = entries  # another list: a retrieval that goes on in another thread keeps the former
+            self._journal.extend(records)
+            return records
 
     def retrieve(self, query: str, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
         """At most `limit` entries (of one speaker, or of all), best first."""
-        if not self._entries:
+        entries, indexed = self._entries, self._indexed
+        if not entries:
             return []
-        if self._index is None:
-            self._index = EntryIndex(self._entries, self._embed(self._entries))
-        vector = self._embedder.embed([embedded_part(query, {entry.speaker for entry in self._entries})])[0]
-        return self._index.rank(query, vector, speaker=speaker, limit=limit)
+        if indexed is None or indexed[0] is not entries:
+            self._indexed = indexed = entries, EntryIndex(entries, self._embed(entries))
+        vector = self._embedder.embed([embedded_part(query, {entry.speaker for entry in entries})])[0]
+        return indexed[1].rank(query, vector, speaker=speaker, limit=limit)
 
     def journal(self) -> list[JournalRecord]:
         """Every record since the bank began (or since the entries it was given), oldest first."""
@@ -89,8 +97,9 @@ class InMemoryBank:
 
     def _embed(self, entries: Sequence[MemoryEntry]) -> Vectors:
         """One row per entry; what is known already is not computed again."""
-        if self._load_vectors is not None:
-            self._vectors, self._load_vectors = self._load_vectors(self.scope), None
+        load = self._load_vectors
+        if load is not None:
+            self._vectors, self._load_vectors = load(self.scope), None
         unknown = [entry.text for entry in entries if entry.text not in self._vectors]
         if len(unknown) == len(entries):
             return self._embedder.embed(unknown)
@@ -114,29 +123,38 @@ class InMemoryStore:
         self._records = records_by_scope(self._file.records if self._file is not None else ())
         self._banks: dict[str, InMemoryBank] = {}
         self._closed = False
+        self.changing = threading.RLock()  # held by the thread that changes a bank, or has a group of commits open
 
     def bank(self, scope: str) -> InMemoryBank:
         """The bank of a scope; an unknown scope's is empty."""
-        if scope not in self._banks:
-            journal = self._records.get(scope, [])
-            self._banks[scope] = InMemoryBank(
-                scope, self._embedder, journal=journal, commit=self._commit, load_vectors=self._load_vectors
-            )
-        return self._banks[scope]
+        with self.changing:
+            if scope not in self._banks:
+                self._banks[scope] = InMemoryBank(
+                    scope,
+                    self._embedder,
+                    journal=self._records.get(scope, []),
+                    commit=self._commit,
+                    load_vectors=self._load_vectors,
+                    changing=self.changing,
+                )
+            return self._banks[scope]
 
     def scopes(self) -> list[str]:
         """Every scope that has a journal, in the order of their first records."""
         return list(self._records)
 
-    def group_commits(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def group_commits(self) -> Iterator[None]:
         """One disk sync for everything applied inside the block."""
-        return self._file.group_commits() if self._file is not None else nullcontext()
+        with self.changing, self._file.group_commits() if self._file is not None else nullcontext():
+            yield
 
     def close(self) -> None:
         """Let go of the journal; may be called twice."""
-        self._closed = True
-        if self._file is not None:
-            self._file.close()
+        with self.changing:
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
 
     def _commit(self, records: Sequence[JournalRecord]) -> None:
         if self._closed:

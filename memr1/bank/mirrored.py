@@ -69,6 +69,7 @@ class MirroredStore:
         self._embedder = embedder
         self._rows_per_write = rows_per_write
         self._memory = InMemoryStore(embedder, folder, load_vectors=lambda scope: self._mirror.vectors(scope))
+        self.changing = self._memory.changing
         self._banks: dict[str, MirroredBank] = {}
         self._in_group = self._fell_behind = self._closed = False
         with ExitStack() as opened:
@@ -80,9 +81,10 @@ class MirroredStore:
 
     def bank(self, scope: str) -> "MirroredBank":
         """The bank of a scope; an unknown scope's is empty."""
-        if scope not in self._banks:
-            self._banks[scope] = MirroredBank(self._memory.bank(scope), self)
-        return self._banks[scope]
+        with self.changing:
+            if scope not in self._banks:
+                self._banks[scope] = MirroredBank(self._memory.bank(scope), self)
+            return self._banks[scope]
 
     def scopes(self) -> list[str]:
         """Every scope that has a journal, in the order of their first records."""
@@ -91,21 +93,23 @@ class MirroredStore:
     @contextmanager
     def group_commits(self) -> Iterator[None]:
         """One disk sync of the journal and at most one write of the mirror for everything applied inside the block."""
-        outer, self._in_group = self._in_group, True
-        try:
-            with self._memory.group_commits():
-                yield
-        finally:
-            self._in_group = outer
-            self._follow()
+        with self.changing:
+            outer, self._in_group = self._in_group, True
+            try:
+                with self._memory.group_commits():
+                    yield
+            finally:
+                self._in_group = outer
+                self._follow()
 
     def close(self) -> None:
         """Bring the mirror up to the journal and let go of both; may be called twice. Raises BankError."""
-        if self._closed:
-            return
-        self._closed = True
-        with closing(self._memory), closing(self._mirror):
-            self._catch_up()
+        with self.changing:
+            if self._closed:
+                return
+            self._closed = True
+            with closing(self._memory), closing(self._mirror):
+                self._catch_up()
 
     def prepare_change(self) -> None:
         """Refuse a change while the mirror cannot follow the last one. Raises BankError; nothing has changed then."""
@@ -179,10 +183,11 @@ class MirroredBank:
 
     def apply(self, operations: Sequence[Operation], source: Source) -> list[JournalRecord]:
         """Apply all operations or none; raises UnknownEntry, BankError or BankUnavailable, the bank unchanged."""
-        self._store.prepare_change()
-        records = self._memory.apply(operations, source)
-        self._store.follow(records)
-        return records
+        with self._store.changing:
+            self._store.prepare_change()
+            records = self._memory.apply(operations, source)
+            self._store.follow(records)
+            return records
 
     def retrieve(self, query: str, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
         """At most `limit` entries (of one speaker, or of all), best first."""
