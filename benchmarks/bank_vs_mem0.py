@@ -130,7 +130,9 @@ def say_malformed(found: Mapping[str, Any]) -> str:
     if found["raised"]:
         return f"reported: {found['raised']}"
     kept = (
-        f"kept in the journal ({found['num_kept']} of 1)" if found["num_kept"] else "lost: nothing kept, nothing raised"
+        f"kept in the journal ({found['num_kept']} of 1)"
+        if found["num_kept"]
+        else "lost but for a line in the log, nothing raised"
     )
     return f"{kept}, {count_entries(found['num_entries'])}"
 
