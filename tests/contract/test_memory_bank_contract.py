@@ -1,7 +1,8 @@
 """What every kind of memory bank does alike. A new kind joins by one name in KINDS and one fixture, in conftest.py."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -368,6 +369,24 @@ def test_groups_may_be_nested(open_bank_store: Opener, tmp_path: Path) -> None:
         before = state(store)
     with closing(open_bank_store(tmp_path)) as store:
         assert state(store) == before
+
+
+def test_threads_may_change_and_read_one_store(open_bank_store: Opener, tmp_path: Path) -> None:
+    with closing(open_bank_store(tmp_path / "bank")) as store, ThreadPoolExecutor(8) as pool:
+
+        def live(number: int) -> None:
+            scope = f"c{number % 2}"
+            with store.group_commits() if number % 3 == 0 else nullcontext():
+                store.bank(scope).apply([add(f"Marta lives in house {number}")], heard())
+            assert f"Marta lives in house {number}" in {
+                entry.text for entry in store.bank(scope).retrieve("Where does Marta live?", speaker=None, limit=99)
+            }
+
+        list(pool.map(live, range(40)))
+    with closing(open_bank_store(tmp_path / "bank")) as store:
+        for scope, first in (("c0", 0), ("c1", 1)):
+            held = {entry.text for entry in store.bank(scope).entries()}
+            assert held == {f"Marta lives in house {number}" for number in range(first, 40, 2)}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
