@@ -8,7 +8,7 @@ import torch
 from memr1.agents.generators import build_generator
 from memr1.agents.pair import load_pair, pair_settings, write_pair
 from memr1.agents.transformers_generator import load_model
-from memr1.config import AGENTS, AgentConfig, RunConfig, TransformersModel
+from memr1.config import AGENTS, AgentConfig, AnswerAgentConfig, RunConfig, TransformersModel
 from tests.builders import write_random_model
 from tests.end_to_end.ways import GROUP, NUM_STEPS, PROMPTS_PER_STEP, Outcome, Way, run_way, token_log_probs
 
@@ -72,8 +72,11 @@ def test_a_trained_adapter_serves_the_policy_that_was_trained(algorithm: str, mo
     trained, adapter = torch.load(tmp_path / "run" / "log_probs.pt"), tmp_path / "run" / "model"
     assert (trained - token_log_probs(load_model(model))).abs().max() > 1e-3
     assert torch.allclose(token_log_probs(load_model(model, adapter)), trained, atol=1e-5)
-    agent = AgentConfig(generator=TransformersModel(model=str(model)))
-    settings = pair_settings(RunConfig(memory_manager=agent, answer_agent=agent))
+    generator = TransformersModel(model=str(model))
+    config = RunConfig(
+        memory_manager=AgentConfig(generator=generator), answer_agent=AnswerAgentConfig(generator=generator)
+    )
+    settings = pair_settings(config)
     write_pair(tmp_path / "pair", settings, dict.fromkeys(AGENTS, adapter))  # what the registry's bundle is
     assert torch.allclose(token_log_probs(load_model(tmp_path / "pair" / "answer_agent")), trained, atol=1e-5)
     served = load_pair(tmp_path / "pair").answer_agent._generator

@@ -7,7 +7,7 @@ import pytest
 from memr1.agents.answer_agent import AnswerRequest
 from memr1.agents.memory_manager import ManagerRequest
 from memr1.agents.pair import AgentPair, build_pair, load_pair, pair_settings, read_settings, write_pair
-from memr1.config import AgentConfig, RunConfig
+from memr1.config import AgentConfig, AnswerAgentConfig, RunConfig
 from memr1.data.stored import DatasetIdentity
 from memr1.errors import AgentError, CheckpointMissing
 from memr1.model_options import ScriptedModel, TransformersModel
@@ -19,13 +19,19 @@ DATASET = DatasetIdentity(
 MEMORIES = (entry("1", "Ann lives in Rome"),)
 
 
-def scripted(reply: str) -> AgentConfig:
-    return AgentConfig(generator=ScriptedModel(kind="scripted", reply=reply))
+def scripted(manager: str, answer: str) -> RunConfig:
+    return RunConfig(
+        memory_manager=AgentConfig(generator=ScriptedModel(kind="scripted", reply=manager)),
+        answer_agent=AnswerAgentConfig(generator=ScriptedModel(kind="scripted", reply=answer)),
+    )
 
 
 def of_models(folder: Path) -> RunConfig:
-    agent = AgentConfig(generator=TransformersModel(model=str(folder)), max_new_tokens=12)
-    return RunConfig(memory_manager=agent, answer_agent=agent)
+    model = TransformersModel(model=str(folder))
+    return RunConfig(
+        memory_manager=AgentConfig(generator=model, max_new_tokens=12),
+        answer_agent=AnswerAgentConfig(generator=model, max_new_tokens=12),
+    )
 
 
 def outputs(pair: AgentPair) -> tuple[str, str]:
@@ -54,7 +60,7 @@ def test_a_pair_that_was_written_answers_as_the_one_it_was_made_from(models: dic
 
 
 def test_a_loaded_pair_uses_the_prompts_it_was_trained_with(tmp_path: Path) -> None:
-    config = RunConfig(memory_manager=scripted('{"operations":[]}'), answer_agent=scripted('{"answer":"x"}'))
+    config = scripted('{"operations":[]}', '{"answer":"x"}')
     write_pair(tmp_path / "pair", pair_settings(config), {})
     prompt = tmp_path / "pair" / "prompts" / "compact_answer_agent.txt"
     prompt.write_text("an older wording: {question}\n", encoding="utf-8")
@@ -108,7 +114,7 @@ def test_a_folder_that_is_no_pair_is_an_error(tmp_path: Path, damage: str) -> No
 
 
 def test_a_pair_of_another_embedding_model_is_refused(tmp_path: Path) -> None:
-    config = RunConfig(memory_manager=scripted(""), answer_agent=scripted(""))
+    config = scripted("", "")
     settings = pair_settings(config).model_copy(update={"embedder": "other"})
     write_pair(tmp_path / "pair", settings, {})
     with pytest.raises(AgentError, match="embeddings of 'other'"):
