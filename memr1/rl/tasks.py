@@ -60,8 +60,9 @@ def build_frozen_answer_agent(run: RunDir, config: RunConfig, phase: str) -> Ans
 def _load_role(
     run: RunDir, config: RunConfig, phase: str, role: AgentName
 ) -> tuple[list[Row], list[Row], AnswerReward | ManagerReward]:
-    load = {"memory_manager": _load_manager_task, "answer_agent": _load_answer_task}
-    return load[role](run, config, phase)
+    if role == "memory_manager":
+        return _load_manager_task(run, config, phase)
+    return _load_answer_task(run, config, phase)
 
 
 def _load_manager_task(run: RunDir, config: RunConfig, phase: str) -> ManagerTask:
