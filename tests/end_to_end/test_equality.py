@@ -80,6 +80,6 @@ def test_a_trained_adapter_serves_the_policy_that_was_trained(algorithm: str, mo
     write_pair(tmp_path / "pair", settings, dict.fromkeys(AGENTS, adapter))  # what the registry's bundle is
     assert torch.allclose(token_log_probs(load_model(tmp_path / "pair" / "answer_agent")), trained, atol=1e-5)
     served = load_pair(tmp_path / "pair").answer_agent._generator
-    built = build_generator(agent.generator, "answer_agent", adapter)
+    built = build_generator(generator, "answer_agent", adapter)
     prompts = ["Ann", "Where does she live?"]
     assert served.sample_texts(prompts, max_new_tokens=12) == built.sample_texts(prompts, max_new_tokens=12)
