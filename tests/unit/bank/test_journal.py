@@ -287,10 +287,12 @@ print("appended", flush=True)
 idle = os.fork()
 if not idle:
     time.sleep(600)
-journal.close()
-JournalFile(path).close()
-print("opened again", flush=True)
-os.kill(idle, 9)
+try:
+    journal.close()
+    JournalFile(path).close()
+    print("opened again", flush=True)
+finally:
+    os.kill(idle, 9)
 """
 
 

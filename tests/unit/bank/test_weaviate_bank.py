@@ -15,6 +15,7 @@ import pytest
 
 from memr1.bank import connection
 from memr1.bank.embedding import HashEmbedder
+from memr1.bank.mirrored import cut_into_calls
 from memr1.bank.weaviate_address import Endpoint, WeaviateAddress, read_address
 from memr1.bank.weaviate_bank import WeaviateStore
 from memr1.bank.weaviate_names import object_id, tenant_name
@@ -340,3 +341,9 @@ def test_the_client_stays_quiet_about_what_we_tell_ourselves(
         apply_steps(store, 0, 6)
     assert caplog.records == []
     assert set(SCOPES) == set(store.scopes())
+
+
+def test_rows_are_cut_into_calls_that_stay_within_both_limits() -> None:
+    rows = [1, 1, 1, 1, 5, 9, 2, 2]
+    assert [rows[call] for call in cut_into_calls(rows, max_rows=3, max_bytes=6)] == [[1, 1, 1], [1, 5], [9], [2, 2]]
+    assert list(cut_into_calls([], max_rows=3, max_bytes=6)) == []
