@@ -1,7 +1,6 @@
 """`memr1 bank view`: finds a bank's conversation and answers, and writes its pages."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from memr1.errors import BankError, ConfigError
 from memr1.evaluation.report import ANSWERS_NAME, category_names
 from memr1.evaluation.scores import ScoredAnswer
 from memr1.evaluation.viewing import read_system_answers, view_questions
+from memr1.records import write_text
 from memr1.run_dir import RunDir
 
 log = logging.getLogger(__name__)
@@ -142,10 +142,7 @@ def _refuse_foreign(paths: Sequence[Path]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, text)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}. Choose another --output") from error

@@ -257,7 +257,7 @@ def build_connection(address: WeaviateAddress, options: WeaviateBank) -> Connect
         client = _build_client(address, options.timeout_seconds)
         try:
             await client.connect()
-        except BaseException:
+        except BaseException:  # also a call that ran out of time: an open channel would stay behind
             await client.close()
             raise
         return client

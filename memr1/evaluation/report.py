@@ -5,7 +5,6 @@ report.json     the figures, for programs (`memr1.evaluation.comparison.Evaluati
 report.md       the same for people · report.html the same with bars, one file that needs no network
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from memr1.evaluation.rendering import render_markdown
 from memr1.evaluation.rendering_html import render_html
 from memr1.evaluation.scores import ScoredAnswer, group_by_system
 from memr1.metrics import LOCOMO_CATEGORIES
-from memr1.records import read_jsonl, write_json, write_jsonl
+from memr1.records import read_jsonl, write_json, write_jsonl, write_text
 
 REPORT_NAME, ANSWERS_NAME = "report.json", "answers.jsonl"
 
@@ -54,8 +53,8 @@ def category_names(dataset_name: str) -> Mapping[int, str]:
 def write_report(folder: Path, report: EvaluationReport, answers: Mapping[str, Sequence[ScoredAnswer]]) -> None:
     """Write the four files, each atomically; report.json last."""
     write_jsonl(folder / ANSWERS_NAME, (answer for group in answers.values() for answer in group))
-    _write_text(folder / "report.md", render_markdown(report))
-    _write_text(folder / "report.html", render_html(report, answers))
+    write_text(folder / "report.md", render_markdown(report))
+    write_text(folder / "report.html", render_html(report, answers))
     write_json(folder / REPORT_NAME, report.model_dump(mode="json"))
 
 
@@ -71,9 +70,3 @@ def read_report(folder: Path) -> EvaluationReport:
 def read_report_answers(folder: Path) -> Mapping[str, list[ScoredAnswer]]:
     """Every system's answers, by system. Raises DatasetFormatError when the file is missing or damaged."""
     return group_by_system(read_jsonl(folder / ANSWERS_NAME, ScoredAnswer))
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from memr1.errors import CheckpointMissing
-from memr1.records import Record, write_json
+from memr1.records import Record, write_json, write_text
 
 StepMetrics = Mapping[str, float]
 SEAL = "DONE.json"  # written into a checkpoint last: without it the checkpoint is not whole
@@ -86,6 +86,4 @@ def forget_steps_after(path: Path, last_step: int) -> None:
     """Drop the lines of steps that a killed attempt took after its last checkpoint: they are taken again."""
     if path.exists():
         kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= last_step]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(kept), encoding="utf-8")
-        os.replace(partial, path)  # a kill in between must not take the lines that are kept
+        write_text(path, "".join(kept))  # a kill in between must not take the lines that are kept
