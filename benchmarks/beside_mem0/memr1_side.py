@@ -32,18 +32,19 @@ class Memr1Side:
         self._turn_ids = map(str, count(1))
 
     def add(self, user: str, text: str) -> None:
-        """What the bank builder does with a turn."""
+        """What the bank builder does with a turn: what was retrieved must still hold when the decision is applied."""
         bank, source = self._store.bank(user), self._source()
-        request = ManagerRequest(
-            scope=user,
-            speaker=SPEAKER,
-            time=TIME,
-            turn_id=source.turn_id,
-            facts=(text,),
-            memories=tuple(bank.retrieve(text, speaker=SPEAKER, limit=SHOWN)),
-        )
-        decision = self._manager.decide([request])[0]
-        bank.apply(decision.operations, source.model_copy(update={"failure": decision.failure}))
+        with self._store.group_commits():
+            request = ManagerRequest(
+                scope=user,
+                speaker=SPEAKER,
+                time=TIME,
+                turn_id=source.turn_id,
+                facts=(text,),
+                memories=tuple(bank.retrieve(text, speaker=SPEAKER, limit=SHOWN)),
+            )
+            decision = self._manager.decide([request])[0]
+            bank.apply(decision.operations, source.model_copy(update={"failure": decision.failure}))
 
     def add_raw(self, user: str, text: str) -> None:
         self._store.bank(user).apply([Operation(kind="ADD", text=text)], self._source())

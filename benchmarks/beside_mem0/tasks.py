@@ -86,7 +86,9 @@ class Tasks:
         return found
 
     def at_once(self) -> dict[str, object]:
-        """Four threads add the same text, by a model that adds what it is not shown. All ask it before it answers."""
+        """Four threads add the same text, by a model that adds what it is not shown.
+
+        It answers once all four have asked it, or after a while: a library may let them take turns."""
         model, _, side = self._begin()
         barrier = threading.Barrier(AT_ONCE)
         model.policy = add_what_is_new

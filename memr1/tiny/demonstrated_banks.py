@@ -33,12 +33,31 @@ class Words(Record):
     invented_names: float = 0.7
     invented_values: float = 0.5
 
-    def draw(self, rng: random.Random, kind: str, *, easy: bool) -> str:
-        """A name (kind "name") or a value of a kind; easy: a short one."""
-        if rng.random() < (self.invented_names if kind == "name" else self.invented_values):
-            longest = MAX_LETTERS if easy else MAX_LONG_LETTERS
-            return invent_word(rng, capital=kind in CAPITALISED, max_letters=longest)
-        return rng.choice(list_words(kind, self.split, easy=easy))
+
+class Deck:
+    """The names and values of one bank. As in the world's conversations, no two facts of a bank share a word."""
+
+    def __init__(self, rng: random.Random, words: Words, *, easy: bool) -> None:
+        self._rng, self._words, self._easy = rng, words, easy
+        self._drawn: set[str] = set()
+
+    def draw(self, kind: str) -> str:
+        """A name (kind "name") or a value of a kind that the bank will hold."""
+        word = self.peek(kind)
+        self._drawn.add(word)
+        return word
+
+    def peek(self, kind: str) -> str:
+        """One that the bank does not hold; a list that is used up is followed by invented words."""
+        words, rng = self._words, self._rng
+        listed = [word for word in list_words(kind, words.split, easy=self._easy) if word not in self._drawn]
+        if listed and rng.random() >= (words.invented_names if kind == "name" else words.invented_values):
+            return rng.choice(listed)
+        longest = MAX_LETTERS if self._easy else MAX_LONG_LETTERS
+        while True:
+            word = invent_word(rng, capital=kind in CAPITALISED, max_letters=longest)
+            if word not in self._drawn:
+                return word
 
 
 class Telling(NamedTuple):
@@ -81,26 +100,22 @@ class Shown(NamedTuple):
         return self.values[-2] if len(self.values) > 1 else ""
 
 
-def draw_tellings(rng: random.Random, words: Words, world: World, num_speakers: int) -> list[list[Telling]]:
+def draw_tellings(rng: random.Random, deck: Deck, world: World, num_speakers: int) -> list[list[Telling]]:
     """One list for every speaker: the speaker, then friends if the world has any."""
     num_friends = [
         rng.randint(0, world.people_per_conversation - 2) if world.people_per_conversation > 2 else 0
         for _ in range(num_speakers)
     ]
-    names: list[str] = []
-    while len(names) < num_speakers + sum(num_friends):
-        name = words.draw(rng, "name", easy=world.easy_words)
-        if name not in names:
-            names.append(name)
     groups: list[list[Telling]] = []
     for count in num_friends:
-        speaker = names[0]
-        groups.append([Telling(names.pop(0), speaker) for _ in range(1 + min(count, 2))])
+        speaker = deck.draw("name")
+        friends = [deck.draw("name") for _ in range(min(count, 2))]
+        groups.append([Telling(person, speaker) for person in (speaker, *friends)])
     return groups
 
 
 def draw_facts(
-    rng: random.Random, words: Words, world: World, tellings: Sequence[Telling], max_facts: int
+    rng: random.Random, deck: Deck, world: World, tellings: Sequence[Telling], max_facts: int
 ) -> list[Known]:
     """Up to `max_facts` facts of distinct (person, relation); none at all in one bank of twelve."""
     count = 0 if rng.random() < 1 / 12 else rng.randint(max(1, max_facts - 3), max_facts)
@@ -109,18 +124,16 @@ def draw_facts(
     facts: list[Known] = []
     for teller, relation in rng.sample(pairs, min(count, len(pairs))):
         num_changes = rng.randint(1, world.changes_per_fact) if rng.random() < CHANGED_SHARE else 0
-        values = tuple(words.draw(rng, relation.kind, easy=world.easy_words) for _ in range(num_changes + 1))
+        values = tuple(deck.draw(relation.kind) for _ in range(num_changes + 1))
         years = LATER_YEARS if num_changes > 1 else FIRST_YEARS
         since = rng.choice(list_dates(*years)) if num_changes and world.dated_changes else ""
         facts.append(Known(teller, relation, values, since))
     return facts
 
 
-def show_entries(
-    rng: random.Random, words: Words, groups: Sequence[Sequence[Known]], entries_per_speaker: int
-) -> list[Shown]:
+def show_entries(rng: random.Random, groups: Sequence[Sequence[Known]], entries_per_speaker: int) -> list[Shown]:
     """The entries of every speaker's facts in any order, numbered through."""
-    chosen = [item for facts in groups for item in _shuffle(rng, words, facts)[:entries_per_speaker]]
+    chosen = [item for facts in groups for item in _shuffle(rng, facts)[:entries_per_speaker]]
     return [Shown(number, *item) for number, item in enumerate(chosen, 1)]
 
 
@@ -133,7 +146,7 @@ def memory_entries(shown: Sequence[Shown]) -> list[MemoryEntry]:
     ]
 
 
-def _shuffle(rng: random.Random, words: Words, facts: Sequence[Known]) -> list[tuple[str, Known, tuple[str, ...]]]:
+def _shuffle(rng: random.Random, facts: Sequence[Known]) -> list[tuple[str, Known, tuple[str, ...]]]:
     """(text, fact, values) of every entry: a stale one first in seven cases of ten."""
     placed: list[tuple[float, tuple[str, Known, tuple[str, ...]]]] = []
     for fact in facts:

@@ -1,7 +1,7 @@
 """The exact text of what the tiny agents complete, and the pieces of it that are single tokens.
 
     Memory Manager   {"operations":[{"about":…,"seen":…,"id":…,"text":…,"op":…}]}
-    Answer Agent     {"about":…,"memories":[{"text":…,"id":…}],"answer":…}
+    Answer Agent     {"about":…,"memories":[{"text":…,"id":…},…],"answer":…}
                      {"about":…,"answer":…}    without distillation
 
 `about` ("Marta lives in ?"; of a question also "…, earlier ?", "…, since ?" or "who lives in Lisbon?") and `seen`
@@ -13,6 +13,7 @@ around their names and values is a single piece each: what is left to learn is t
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from memr1.data.conversation import OperationKind
@@ -42,6 +43,7 @@ ANSWER_PIECES = (
     '{"about":"who',
     '?","memories":[{"text":"',
     '?","memories":[],"answer":"none"}',
+    '},{"text":"',
     '}],"answer":"',
     '?","answer":"',
     '"}',
@@ -95,9 +97,10 @@ def small_talk_completion() -> str:
     return _compact({"operations": []})
 
 
-def answer_completion(about: str, memory: str, number: int, answer: str) -> str:
-    """What was found in one memory."""
-    return _compact({"about": about, "memories": [{"text": memory, "id": number}], "answer": answer})
+def answer_completion(about: str, memories: Sequence[tuple[str, int]], answer: str) -> str:
+    """What was found in memories: (text, shown number), in the order in which they were looked up."""
+    named = [{"text": text, "id": number} for text, number in memories]
+    return _compact({"about": about, "memories": named, "answer": answer})
 
 
 def nothing_found_completion(about: str) -> str:

@@ -16,7 +16,7 @@ from memr1.data.synthetic import WORLDS, Level
 from memr1.records import Record
 from memr1.tiny.architecture import build_optimizer, take_step
 from memr1.tiny.demonstrated_banks import Words
-from memr1.tiny.demonstrations import Bias, Demonstration, Teacher, demonstrate_answers, demonstrate_manager
+from memr1.tiny.demonstrations import BIAS, Bias, Demonstration, Teacher, demonstrate_answers, demonstrate_manager
 from memr1.tiny.tokenizer import END, MARKER
 
 log = logging.getLogger(__name__)
@@ -35,11 +35,11 @@ class WarmStartOptions(Record):
     num_facts: dict[Level, tuple[int, int]]  # most facts of a speaker at the first step, and from 40 % of the steps on
     num_branches: int
     batch_size: int = 24
-    full_share: float = 0.5  # of the steps show the full world, the others the easy one
+    full_share: float = 0.6  # of the steps show the full world, the others the easy one
     learning_rate: float = 1.5e-3  # falls to 0 over the last 40 % of the steps: "nothing found" needs that
     warmup_steps: int = 40
     words: Words = Words()
-    bias: Bias = Bias()
+    bias: dict[Level, Bias] = BIAS
 
 
 WARM_START: dict[AgentName, WarmStartOptions] = {
@@ -116,7 +116,7 @@ def _draw(rng: random.Random, agent: AgentName, options: WarmStartOptions, level
     first, last = options.num_facts[level]
     growth = min(1.0, step / (0.4 * options.num_steps))
     max_facts = first + round((last - first) * growth)
-    teacher = Teacher(rng, options.words, WORLDS[level], options.bias)
+    teacher = Teacher(rng, options.words, WORLDS[level], options.bias[level])
     return DEMONSTRATE[agent](teacher, max_facts, options.num_branches)
 
 
