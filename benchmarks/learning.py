@@ -15,6 +15,9 @@ The full level (profile synthetic-full): warm_start, always_add and grpo.
 A seed makes another world of conversations and other rollouts; the shipped weights are the same. `curves` are the
 rewards of every training, step by step. --quick runs one seed on few conversations and few steps: it shows that the
 benchmark works, and teaches nothing. The curves are drawn beside the figures, as learning.svg.
+
+The whole takes hours on two cores. Finished seeds are kept in a folder beside the figures, one for each commit: the
+same command goes on where it was stopped.
 """
 
 import argparse
@@ -24,12 +27,12 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import run_benchmark
+from harness import CHECKOUT, run_benchmark
 from matplotlib.figure import Figure
 from rejection_sampling import fine_tune
 
@@ -39,6 +42,7 @@ from memr1.data.stored import read_dataset
 from memr1.environment import embedding_cache, set_environment_defaults
 from memr1.evaluation.launch import run_systems
 from memr1.evaluation.systems import SystemPlan
+from memr1.machine import find_commit
 from memr1.records import write_json
 from memr1.rl.checkpoints import read_metrics
 from memr1.rl.launch import launch_training
@@ -46,7 +50,7 @@ from memr1.rl.prepare import write_examples
 from memr1.run_dir import RunDir
 
 SEEDS = (7, 8, 9)
-PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
+PPO = ("training.algorithm=ppo",)
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
     "data.num_train=6", "data.num_validation=1", "data.num_test=3", "training.memory_manager.num_steps=2",
@@ -54,13 +58,17 @@ QUICK = (
 )  # fmt: skip
 Scores = dict[str, float]  # system → exact match
 Curves = dict[str, list[float]]  # "system/agent" → reward of every step
+Seeded = tuple[Scores, Curves]
+MeasureSeed = Callable[[int, Sequence[str]], Seeded]
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     set_environment_defaults()
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
-    easy = [measure_easy(seed, words) for seed in seeds]
-    full = [] if options.quick else [measure_full(seed, words) for seed in seeds]
+    amount = "quick" if options.quick else "whole"
+    kept = options.out.with_name(f"{options.out.stem}.{amount}.{find_commit(CHECKOUT)}")
+    easy = [measure_once(kept / f"easy-{seed}.json", measure_easy, seed, words) for seed in seeds]
+    full = [measure_once(kept / f"full-{seed}.json", measure_full, seed, words) for seed in seeds if not options.quick]
     return {
         "seeds": list(seeds),
         "systems": summarise([scores for scores, _ in easy]),
@@ -70,7 +78,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_easy(seed: int, words: Sequence[str]) -> tuple[Scores, Curves]:
+def measure_once(path: Path, measure_seed: MeasureSeed, seed: int, words: Sequence[str]) -> Seeded:
+    """What was found before under this name, or what is found now."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, measure_seed(seed, words))
+    scores, curves = json.loads(path.read_text(encoding="utf-8"))
+    return scores, curves
+
+
+def measure_easy(seed: int, words: Sequence[str]) -> Seeded:
     """Every system of one seed."""
     with TemporaryDirectory() as folder:
         bench = Seed(Path(folder), "quickstart", (f"seed={seed}", *words))
@@ -83,7 +100,7 @@ def measure_easy(seed: int, words: Sequence[str]) -> tuple[Scores, Curves]:
         return bench.scores, bench.curves
 
 
-def measure_full(seed: int, words: Sequence[str]) -> tuple[Scores, Curves]:
+def measure_full(seed: int, words: Sequence[str]) -> Seeded:
     """The untrained systems and GRPO."""
     with TemporaryDirectory() as folder:
         bench = Seed(Path(folder), "synthetic-full", (f"seed={seed}", *words))
