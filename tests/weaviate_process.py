@@ -7,10 +7,12 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from memr1.bank.weaviate_address import URL, Endpoint, WeaviateAddress, read_address
+from memr1.config import WeaviateBank
 from tests.processes import wait_until
 
 BINARY = "WEAVIATE_BINARY"
@@ -44,6 +46,17 @@ def running_weaviate(folder: Path) -> Iterator["WeaviateProcess"]:
         yield process
     finally:
         process.kill()
+
+
+def delete_collection(address: WeaviateAddress, options: WeaviateBank) -> None:
+    """Remove what a test has left on a server."""
+    from memr1.bank.weaviate_bank import build_connection
+
+    async def delete(client: Any) -> None:
+        await client.collections.delete(options.collection)
+
+    with closing(build_connection(address, options)) as connection:
+        connection.call(delete)
 
 
 class WeaviateProcess:

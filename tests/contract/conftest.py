@@ -4,7 +4,6 @@ and one opener of bank stores for each kind."""
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import pytest
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.stores import open_store
-from memr1.bank.weaviate_address import URL, WeaviateAddress
+from memr1.bank.weaviate_address import URL
 from memr1.config import BankConfig, InMemoryBank, LanceBank, WeaviateBank
 from memr1.registry.tracking import connect
 from tests.weaviate_double import running_double
-from tests.weaviate_process import BINARY, has_real_weaviate, real_weaviate
+from tests.weaviate_process import BINARY, delete_collection, has_real_weaviate, real_weaviate
 
 Opener = Callable[[Path], BankStore]
 KINDS = ["in_memory", "lancedb", "weaviate_double"]
@@ -86,16 +85,6 @@ def weaviate_opener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opener
     with real_weaviate(tmp_path_factory.mktemp("weaviate")) as address:
         yield lambda folder: WeaviateStore(folder, HashEmbedder(), options, address)
         delete_collection(address, options)
-
-
-def delete_collection(address: WeaviateAddress, options: WeaviateBank) -> None:
-    from memr1.bank.weaviate_bank import build_connection
-
-    async def delete(client: Any) -> None:
-        await client.collections.delete(options.collection)
-
-    with closing(build_connection(address, options)) as connection:
-        connection.call(delete)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
