@@ -77,7 +77,7 @@ def a_weaviate(folder: Path) -> Iterator[Callable[[Path, Embedder], BankStore]]:
     """Opens stores on the real server where the environment names one, else on the double."""
     options = WeaviateBank(kind="weaviate", collection=f"Order_{secrets.token_hex(4)}")
     if has_real_weaviate():
-        with real_weaviate(folder / "server") as address:
+        with real_weaviate(folder) as address:
             yield lambda at, embedder: WeaviateStore(at, embedder, options, address)
             delete_collection(address, options)
     else:
