@@ -67,8 +67,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
     amount = "quick" if options.quick else "whole"
     kept = options.out.with_name(f"{options.out.stem}.{amount}.{find_commit(CHECKOUT)}")
-    easy = [measure_once(kept / f"easy-{seed}.json", measure_easy, seed, words) for seed in seeds]
-    full = [measure_once(kept / f"full-{seed}.json", measure_full, seed, words) for seed in seeds if not options.quick]
+    easy, full = [], []
+    for seed in seeds:
+        easy.append(measure_once(kept / f"easy-{seed}.json", measure_easy, seed, words))
+        if not options.quick:
+            full.append(measure_once(kept / f"full-{seed}.json", measure_full, seed, words))
     return {
         "seeds": list(seeds),
         "systems": summarise([scores for scores, _ in easy]),
