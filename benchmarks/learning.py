@@ -50,7 +50,7 @@ from memr1.rl.prepare import write_examples
 from memr1.run_dir import RunDir
 
 SEEDS = (7, 8, 9)
-PPO = ("training.algorithm=ppo",)
+PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
     "data.num_train=6", "data.num_validation=1", "data.num_test=3", "training.memory_manager.num_steps=2",
