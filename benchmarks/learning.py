@@ -49,6 +49,7 @@ from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_examples
 from memr1.run_dir import RunDir
 
+STARTED_WITH = dict(os.environ)  # without memr1's defaults, which name the folders of another home
 SEEDS = (7, 8, 9)
 PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
@@ -123,7 +124,7 @@ class Seed:
         """A whole run, with a home (registry, caches) of its own."""
         folder = self._folder / name
         words = [word for option in (*self._words, *options) for word in ("--set", option)]
-        environment = {**os.environ, "MEMR1_HOME": str(folder / "home")}
+        environment = {**STARTED_WITH, "MEMR1_HOME": str(folder / "home")}
         memr1 = Path(sys.executable).with_name("memr1")
         command = [str(memr1), "run", self._profile, "--run-dir", str(folder / "run"), *words]
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
