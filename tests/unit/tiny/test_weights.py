@@ -27,7 +27,7 @@ COMPLETIONS = (
     manager_completion("Marta lives in ?", "DELETE", seen="Rome, earlier Lisbon", number=3),
     manager_completion("Marta lives in ?", "NOOP", seen="Lisbon", number=1),
     small_talk_completion(),
-    answer_completion("Marta lives in ?, earlier ?", "Marta lives in Rome, earlier Lisbon", 16, "Lisbon"),
+    answer_completion("Marta lives in ?, earlier ?", [("Marta lives in Rome, earlier Lisbon", 16)], "Lisbon"),
     nothing_found_completion("Marta lives in ?"),
 )
 
@@ -96,7 +96,7 @@ def test_the_answer_agent_finds_an_entry_it_never_saw() -> None:
         render_answer_prompt("compact", shown, text) for text in ("What does Hugo grow?", "Which car does Hugo drive?")
     ]
     texts = generator.sample_texts(prompts, max_new_tokens=64)
-    assert texts[0] == answer_completion("Hugo grows ?", "Hugo grows roses", 2, "roses")
+    assert texts[0] == answer_completion("Hugo grows ?", [("Hugo grows roses", 2)], "roses")
     assert not any(isinstance(parse_answer(text, shown), ParseFailure) for text in texts)
 
 
