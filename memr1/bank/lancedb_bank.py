@@ -59,18 +59,17 @@ class EntryTable:
         self._schema = _build_schema(embedder)
         self._num_writes = 0
         stored = self._open_stored()
-        self.digests: dict[Key, str] = stored or {}  # (scope, id) → `entry_digest`, as the table was found
-        self._stored_scopes = {scope for scope, _ in self.digests}
+        self._digests: dict[Key, str] = stored or {}  # (scope, id) → `entry_digest`, as the table was found
         if stored is None:
             self._begin_anew()
 
-    def vectors(self, scope: str) -> dict[str, Vectors]:
-        """Text → vector, for every row of a scope that the table held when it was opened.
+    def take_digests(self) -> dict[Key, str]:
+        """(scope, id) → `entry_digest`, of every row that the table held when it was opened."""
+        digests, self._digests = self._digests, {}
+        return digests
 
-        A table that cannot be read gives none.
-        """
-        if scope not in self._stored_scopes:
-            return {}
+    def vectors(self, scope: str) -> dict[str, Vectors]:
+        """Text → vector, for every row of a scope. A table that cannot be read gives none."""
         query = self._table.search().where(f"scope_key = '{key_digest(scope)}'").select(["text", "vector"])
         try:
             rows = query.to_arrow()
@@ -125,12 +124,13 @@ class EntryTable:
             if not self._table.schema.equals(self._schema, check_metadata=True):
                 log.info("the table in %s was made by another embedder: building it again", self._folder)
                 return None
-            rows = self._table.search().select(["scope", "id", "digest"]).to_arrow().to_pylist()
+            rows = self._table.search().select(["scope", "id", "digest"]).to_arrow()
         except LANCE_ERRORS as error:
             if self._path.exists():
                 log.warning("the table in %s cannot be read (%s): building it again", self._folder, error)
             return None
-        return {(row["scope"], row["id"]): row["digest"] for row in rows}
+        columns = [rows[name].to_pylist() for name in ("scope", "id", "digest")]
+        return {(scope, entry_id): digest for scope, entry_id, digest in zip(*columns, strict=True)}
 
     def _begin_anew(self) -> None:
         with self._writing():

@@ -118,4 +118,4 @@ def assert_table_is_in_line(folder: Path) -> None:
     with closing(InMemoryStore(HashEmbedder(32), folder)) as store:
         entries = [entry for scope in store.scopes() for entry in store.bank(scope).entries()]
     table = EntryTable(folder, HashEmbedder(32))
-    assert table.digests == {(entry.scope, entry.id): entry_digest(entry) for entry in entries}
+    assert table.take_digests() == {(entry.scope, entry.id): entry_digest(entry) for entry in entries}
