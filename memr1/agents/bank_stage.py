@@ -5,7 +5,7 @@ Writes in 2_bank: store/ (the live bank), operations.jsonl (its journal), entrie
 Killed anywhere, it continues from the journal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memr1.agents.bank_builder import BuildSummary, build_banks
@@ -57,11 +57,14 @@ def training_splits(config: RunConfig) -> tuple[SplitName, ...]:
 
 def write_banks(run: RunDir, store: BankStore) -> None:
     """Write the journals and the entries they fold to, once the suite has accepted the entries."""
-    banks = [store.bank(scope) for scope in store.scopes()]
-    entries = [entry for bank in banks for entry in bank.entries()]
-    validate_rows("memory_entries", [entry_row(entry) for entry in entries], run.bank / "validation.json")
-    write_jsonl(run.bank / "operations.jsonl", (record for bank in banks for record in bank.journal()))
-    write_jsonl(run.bank / "entries.jsonl", entries)
+
+    def entries() -> Iterator[MemoryEntry]:
+        return (entry for scope in store.scopes() for entry in store.bank(scope).entries())
+
+    validate_rows("memory_entries", [entry_row(entry) for entry in entries()], run.bank / "validation.json")
+    operations = (record for scope in store.scopes() for record in store.bank(scope).journal())
+    write_jsonl(run.bank / "operations.jsonl", operations)
+    write_jsonl(run.bank / "entries.jsonl", entries())
 
 
 def entry_row(entry: MemoryEntry) -> dict[str, str | int]:
