@@ -68,8 +68,9 @@ class JournalFile:
         stretches = list(zip(places[::2], places[1::2], strict=True))
         written = _read_stretches(self.path, [stretch for stretch in stretches if stretch[0] < size])
         waiting = [bytes((pending or b"")[start - size : end - size]) for start, end in stretches[len(written) :]]
-        records = [_parse_line(line, is_checked=False) for line in io.BytesIO(b"".join((*written, *waiting)))]
-        if None in records:
+        data = b"".join((*written, *waiting))
+        records = [_parse_line(line, is_checked=False) for line in io.BytesIO(data)]
+        if None in records or len(data) != sum(end - start for start, end in stretches):
             raise BankError(f"the journal {self.path} was changed while it was open: restore it from a copy")
         return [record for record in records if record is not None]
 
