@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 TABLE_NAME = "entries"
 ROWS_PER_WRITE = 512  # changed entries that wait in memory: one write costs about 20 ms, however few rows it has
 WRITES_PER_TIDY = 16  # every write leaves a version and a small file behind
+SMALL_TABLE = 4_096  # rows; tidying reads all of a table, so a larger one waits until its files are many for its size
 KEEP_VERSIONS = timedelta(seconds=1)
 LANCE_ERRORS = (OSError, RuntimeError, ValueError)  # what lancedb raises for a damaged, missing or unwritable table
 
@@ -86,7 +87,7 @@ class EntryTable:
         with self._writing():
             merge.execute(pa.Table.from_pylist(rows, schema=self._schema))
         if self._num_writes >= WRITES_PER_TIDY:
-            self._tidy()
+            self._tidy_where_needed()
 
     def remove(self, keys: Sequence[Key]) -> None:
         """Delete these rows; a missing one is no error. Raises BankUnavailable."""
@@ -98,13 +99,16 @@ class EntryTable:
         """Return at once: a disk that failed may take the next write, or it will say so again."""
 
     def close(self) -> None:
-        """Merge small files and drop old versions. Raises BankUnavailable."""
+        """Merge small files and drop old versions, where it is worth it. Raises BankUnavailable."""
         if self._num_writes:
-            self._tidy()
+            self._tidy_where_needed()
 
-    def _tidy(self) -> None:
+    def _tidy_where_needed(self) -> None:
         with self._writing():
-            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            stats = self._table.stats()
+            num_rows, num_files = stats["num_rows"], stats["fragment_stats"]["num_fragments"]
+            if num_rows <= SMALL_TABLE or num_files > WRITES_PER_TIDY + 2 * num_rows // ROWS_PER_WRITE:
+                self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
         self._num_writes = 0
 
     @contextmanager
