@@ -6,6 +6,7 @@ Killed anywhere, it continues from the journal.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from memr1.agents.bank_builder import BuildSummary, build_banks
@@ -13,9 +14,10 @@ from memr1.agents.pair import build_pair
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import build_embedder
 from memr1.bank.entry import MemoryEntry
+from memr1.bank.in_memory import JOURNAL_NAME, InMemoryStore
 from memr1.bank.stores import open_store
 from memr1.config import AGENTS, RunConfig
-from memr1.data.conversation import SplitName
+from memr1.data.conversation import Conversation, SplitName
 from memr1.data.stored import read_dataset
 from memr1.data.validation import validate_rows
 from memr1.records import write_json, write_jsonl
@@ -29,13 +31,12 @@ def build_training_banks(
 
     Raises AgentError when no output parses, ExpectationsFailed when the suite refuses the entries.
     """
-    dataset = read_dataset(run)
     pair = build_pair(config, dict.fromkeys(AGENTS))
     embedder = build_embedder(cache)
     store = open_store(config.bank, run.bank / "store", embedder)
     try:
         summary = build_banks(
-            dataset.conversations_of(*training_splits(config)),
+            conversations_to_build(run, config),
             pair.manager,
             pair.extractor,
             store,
@@ -48,6 +49,33 @@ def build_training_banks(
         store.close()
     write_json(run.bank / "summary.json", summary.model_dump(mode="json"))
     return summary
+
+
+def read_part(run: RunDir, config: RunConfig, cache: Path, first: int) -> Path:
+    """Read as many conversations as a part has, from the `first` on, into a journal of their own; where it is.
+
+    Raises what `build_training_banks` does.
+    """
+    assert config.build.kind == "ray"
+    last = first + config.build.conversations_per_part
+    pair = build_pair(config, dict.fromkeys(AGENTS))
+    embedder = build_embedder(cache)
+    folder = run.bank / "parts" / f"{first:06d}"
+    with closing(InMemoryStore(embedder, folder)) as store:
+        build_banks(
+            conversations_to_build(run, config)[first:last],
+            pair.manager,
+            pair.extractor,
+            store,
+            entries_per_turn=config.retrieval.entries_per_turn,
+            embedder=embedder,
+        )
+    return folder / JOURNAL_NAME
+
+
+def conversations_to_build(run: RunDir, config: RunConfig) -> list[Conversation]:
+    """Those of training and validation, in this order."""
+    return list(read_dataset(run).conversations_of(*training_splits(config)))
 
 
 def training_splits(config: RunConfig) -> tuple[SplitName, ...]:
