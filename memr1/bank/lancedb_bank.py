@@ -25,7 +25,7 @@ from memr1.errors import BankUnavailable
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "entries"
-ROWS_PER_WRITE = 512  # changed entries that wait in memory: one write costs about 20 ms, however few rows it has
+ROWS_PER_WRITE = 1_024  # changed entries that wait in memory: a write costs about 20 ms, however few rows it has
 WRITES_PER_TIDY = 16  # every write leaves a version and a small file behind
 SMALL_TABLE = 4_096  # rows; tidying reads all of a table, so a larger one waits until its files are many for its size
 KEEP_VERSIONS = timedelta(seconds=1)
