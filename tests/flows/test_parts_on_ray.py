@@ -18,9 +18,9 @@ from memr1.run_dir import RunDir
 from memr1.run_start import open_run, prepare_run
 
 HAS_RAY = importlib.util.find_spec("prefect_ray") is not None
-BUILD = RayBuild(kind="ray", conversations_per_part=3)
+BUILD = RayBuild(kind="ray", conversations_per_part=2)
 CONFIG = RunConfig(
-    data=SyntheticData(num_train=6, num_validation=2, num_test=1), bank=InMemoryBank(kind="in_memory"), build=BUILD
+    data=SyntheticData(num_train=2, num_validation=1, num_test=1), bank=InMemoryBank(kind="in_memory"), build=BUILD
 )
 
 
@@ -65,5 +65,5 @@ def test_parts_read_on_ray_are_the_banks_of_one_machine(new_run: Callable[[str],
     whole, parted = new_run("whole"), new_run("parted")
     with prefect_test_harness(), open_run(parted) as opened:
         read_parts(opened, BUILD)
-    assert sorted(path.name for path in (parted.bank / "parts").iterdir()) == ["000000", "000003", "000006"]
+    assert sorted(path.name for path in (parted.bank / "parts").iterdir()) == ["000000", "000002"]
     assert finish(parted) == finish(whole)
