@@ -25,7 +25,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import torch
 from datasets import Dataset
-from harness import run_benchmark
+from harness import memory_field, run_benchmark
 from transformers import AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -114,12 +114,6 @@ def peak_mib(name: str, network: Path, length: int, folder: Path) -> int:
     before = memory_field("VmRSS")
     trainer.train()
     return round((memory_field("VmHWM") - before) / 1024)
-
-
-def memory_field(name: str) -> int:
-    """A line of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 KINDS: dict[str, type[GRPOTrainer]] = {"stock": GRPOTrainer, "memr1": SharedPromptGrpo}

@@ -40,3 +40,9 @@ def run_benchmark(
     write_json(options.out, {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(CHECKOUT), **figures})
     if draw is not None:
         draw(figures, options.out.with_suffix(".svg"))
+
+
+def memory_field(name: str) -> int:
+    """A line of /proc/self/status, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))

@@ -95,6 +95,25 @@ BankConfig = Annotated[
 ]
 
 
+class LocalBuild(Record):
+    """The training banks are built by this machine."""
+
+    kind: Literal["local"] = "local"
+
+
+class RayBuild(Record):
+    """They are built by the Ray cluster at $RAY_ADDRESS, or by Ray on this machine; needs the extra [ray]."""
+
+    kind: Literal["ray"]
+    conversations_per_part: int = Field(64, ge=1, description="Conversations that one task reads side by side.")
+    gpus_per_part: float = Field(0.0, ge=0, description="GPUs that Ray keeps for a task; without any it sees none.")
+
+
+BuildConfig = Annotated[
+    Annotated[LocalBuild, Tag("local")] | Annotated[RayBuild, Tag("ray")], kind_unless_given("local")
+]
+
+
 class ExtractionConfig(Record):
     """Where a turn's facts come from."""
 
@@ -150,6 +169,7 @@ class RunConfig(Record):
     extraction: ExtractionConfig = ExtractionConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     bank: BankConfig = LanceBank()
+    build: BuildConfig = LocalBuild()
     memory_manager: AgentConfig = AgentConfig()
     answer_agent: AnswerAgentConfig = AnswerAgentConfig()
     training: TrainingConfig = GrpoTraining()

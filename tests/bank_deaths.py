@@ -115,16 +115,18 @@ def run_to_its_end_or_death(target: Callable[..., None], *arguments: Any) -> boo
     return process.exitcode == 0
 
 
-def build_on_lancedb(folder: Path, seed: int, num_moments: int, promised: Any, rows_per_write: int) -> None:
+def build_on_lancedb(
+    folder: Path, seed: int, num_moments: int, promised: Any, rows_per_write: int, conversations_at_once: int
+) -> None:
     """Build the banks of CONVERSATIONS, or what of them is missing; `promised` counts turns that are in the bank."""
     fate = Fate(seed, num_moments)
     fate.take_hold()
     embedder = DyingEmbedder(fate)
     with closing(LanceStore(folder, embedder, rows_per_write=rows_per_write)) as store:
-        build_all(store, embedder, promised)
+        build_all(store, embedder, promised, conversations_at_once)
 
 
-def build_all(store: BankStore, embedder: HashEmbedder, promised: Any = None) -> None:
+def build_all(store: BankStore, embedder: HashEmbedder, promised: Any = None, conversations_at_once: int = 256) -> None:
     """Build the banks of CONVERSATIONS, or what of them is missing."""
 
     def keep_promise(num_read: int, num_turns: int) -> None:
@@ -139,6 +141,7 @@ def build_all(store: BankStore, embedder: HashEmbedder, promised: Any = None) ->
         entries_per_turn=3,
         embedder=embedder,
         on_step=keep_promise,
+        conversations_at_once=conversations_at_once,
     )
 
 

@@ -1,7 +1,9 @@
 """Builds the banks of many conversations in lockstep: the next turn of every conversation is one batch.
 
 A conversation's turns must be read in order, each beside the memories that the earlier ones left. Conversations know
-nothing of each other, so a model sees as many prompts at once as there are conversations left.
+nothing of each other, so a model sees as many prompts at once as conversations are being read. Where one ends the next
+comes in: batches stay full to the last, and memory does not grow with the number of conversations. How many are read at
+once changes no bank, and not the order in which the journal begins their scopes.
 
 The journal is the progress: a build that was killed goes on behind the last turn of each conversation that is in it,
 so nothing is read twice or lost. Turns without facts cost no model call and leave no trace. An output that cannot be
@@ -10,8 +12,8 @@ read leaves the bank as it is and stands in the journal as a NOOP with `source.f
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memr1.agents.fact_extractor import FactExtractor, Spoken
@@ -26,6 +28,7 @@ from memr1.records import Record
 
 log = logging.getLogger(__name__)
 OPERATION_KINDS: tuple[OperationKind, ...] = ("ADD", "UPDATE", "DELETE", "NOOP")
+CONVERSATIONS_AT_ONCE = 256  # fill a GPU; a bank of 600 entries takes about 2 MB while it is being read
 MIN_OUTPUTS_TO_JUDGE = 50  # this many outputs, and none of them readable: the model is at fault, not a rollout
 MIN_OUTPUTS_AT_END = 10  # the same once everything was read
 
@@ -79,23 +82,27 @@ def build_banks(
     entries_per_turn: int,
     embedder: Embedder,
     on_step: OnStep | None = None,
+    conversations_at_once: int = CONVERSATIONS_AT_ONCE,
 ) -> BuildSummary:
     """Read every turn that the store's journal does not hold yet. `embedder` is the one that the store retrieves with.
 
+    `conversations` may make each one when it is asked for, which is twice: their turns are counted first.
     Raises AgentError when no output at all can be read (then none of them is in the journal), GenerationFailed, and
     BankError for a journal that belongs to other conversations.
     """
     started = time.monotonic()
+    num_turns = {conversation.id: len(conversation.turns()) for conversation in conversations}
+    in_all = sum(num_turns.values())
     build = _JudgedBuild(manager, store, embedder, entries_per_turn)
-    reading = _Reading(conversations, store, extractor, manager.name)
+    reading = _Reading(conversations, store, extractor, manager.name, conversations_at_once)
     for steps in reading.steps():
         build.take(steps)
         if on_step is not None:
-            on_step(reading.num_read, reading.num_turns)
+            on_step(reading.num_read, in_all)
     build.finish()
     if on_step is not None:
-        on_step(reading.num_turns, reading.num_turns)
-    return _summarise(conversations, store, build.num_facts, time.monotonic() - started)
+        on_step(in_all, in_all)
+    return _summarise(num_turns, store, build.num_facts, time.monotonic() - started)
 
 
 def read_conversations(
@@ -112,36 +119,56 @@ def read_conversations(
     Raises GenerationFailed.
     """
     build = _Build(manager, store, embedder, entries_per_turn)
-    for steps in _Reading(conversations, store, extractor, manager.name).steps():
+    for steps in _Reading(conversations, store, extractor, manager.name, len(conversations)).steps():
         build.take(steps)
 
 
 class _Reading:
-    """Walks all conversations side by side and stops at the next turn of each that has facts."""
+    """Walks some conversations side by side and stops at the next turn of each that has facts.
+
+    Where one has ended the next comes in. Banks are held as long as their conversation is being read.
+    """
 
     def __init__(
-        self, conversations: Sequence[Conversation], store: BankStore, extractor: FactExtractor, policy: str
+        self,
+        conversations: Iterable[Conversation],
+        store: BankStore,
+        extractor: FactExtractor,
+        policy: str,
+        conversations_at_once: int,
     ) -> None:
+        self._coming = iter(conversations)
         self._store, self._extractor, self._policy = store, extractor, policy
-        self._left = {item.id: unread_turns(item, store.bank(item.id).journal()) for item in conversations}
-        self.num_turns = sum(len(item.turns()) for item in conversations)
-        self.num_read = self.num_turns - sum(map(len, self._left.values()))
+        self._at_once = max(1, conversations_at_once)
+        self._left: dict[str, tuple[MemoryBank, deque[Spoken]]] = {}
+        self.num_read = 0
 
     def steps(self) -> Iterator[list[_Step]]:
-        """One batch after another: at most one turn of each conversation."""
-        while any(self._left.values()):
+        """One batch after another, at most one turn of each conversation, in the order of the conversations."""
+        self._let_in()
+        while self._left:
             steps: dict[str, _Step] = {}
-            while waiting := [turns.pop(0) for key, turns in self._left.items() if turns and key not in steps]:
+            while waiting := [turns.popleft() for key, (_, turns) in self._left.items() if turns and key not in steps]:
                 self.num_read += len(waiting)
                 steps.update(self._find_facts(waiting))
-            yield list(steps.values())
+            yield [steps[key] for key in self._left if key in steps]
+            self._left = {key: item for key, item in self._left.items() if item[1]}
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while len(self._left) < self._at_once and (conversation := next(self._coming, None)) is not None:
+            bank = self._store.bank(conversation.id)
+            turns = unread_turns(conversation, bank.journal())
+            self.num_read += len(conversation.turns()) - len(turns)
+            if turns:
+                self._left[conversation.id] = bank, deque(turns)
 
     def _find_facts(self, waiting: Sequence[Spoken]) -> Iterator[tuple[str, _Step]]:
         for (conversation, session, turn), facts in zip(waiting, self._extractor.extract(waiting), strict=True):
             if facts:
                 source = Source(turn_id=turn.id, speaker=turn.speaker, time=session.time, policy=self._policy)
-                texts = tuple(fact.text for fact in facts)
-                yield conversation.id, _Step(self._store.bank(conversation.id), source, texts)
+                bank, _ = self._left[conversation.id]
+                yield conversation.id, _Step(bank, source, tuple(fact.text for fact in facts))
 
 
 _Decided = tuple[_Step, ManagerDecision]
@@ -237,22 +264,28 @@ def unread_turns(conversation: Conversation, journal: Sequence[JournalRecord]) -
     )
 
 
-def _summarise(conversations: Sequence[Conversation], store: BankStore, num_facts: int, seconds: float) -> BuildSummary:
-    banks = [store.bank(conversation.id) for conversation in conversations]
-    records = [record for bank in banks for record in bank.journal()]
-    failures = tuple(
-        FailedOutput(conversation_id=record.scope, turn_id=record.source.turn_id, text=record.source.failure)
-        for record in records
-        if record.source.failure is not None
-    )
-    decided = Counter(record.operation.kind for record in records if record.source.failure is None)
+def _summarise(num_turns: Mapping[str, int], store: BankStore, num_facts: int, seconds: float) -> BuildSummary:
+    """Count the journals of these conversations one by one; `num_turns` of each."""
+    failures: list[FailedOutput] = []
+    decided: Counter[OperationKind] = Counter()
+    num_calls = num_entries = 0
+    for conversation_id in num_turns:
+        records = store.bank(conversation_id).journal()
+        decided.update(record.operation.kind for record in records if record.source.failure is None)
+        num_calls += len({record.source.turn_id for record in records})
+        num_entries += sum((record.after is not None) - (record.before is not None) for record in records)
+        failures += [
+            FailedOutput(conversation_id=record.scope, turn_id=record.source.turn_id, text=record.source.failure)
+            for record in records
+            if record.source.failure is not None
+        ]
     return BuildSummary(
-        num_turns=sum(len(conversation.turns()) for conversation in conversations),
+        num_turns=sum(num_turns.values()),
         num_facts=num_facts,
-        num_calls=len({(record.scope, record.source.turn_id) for record in records}),
+        num_calls=num_calls,
         num_parse_failures=len(failures),
-        failures=failures,
+        failures=tuple(failures),
         operations={kind: decided[kind] for kind in OPERATION_KINDS},
-        num_entries=sum(len(bank.entries()) for bank in banks),
+        num_entries=num_entries,
         seconds=seconds,
     )

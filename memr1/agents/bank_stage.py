@@ -5,7 +5,8 @@ Writes in 2_bank: store/ (the live bank), operations.jsonl (its journal), entrie
 Killed anywhere, it continues from the journal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from memr1.agents.bank_builder import BuildSummary, build_banks
@@ -13,9 +14,10 @@ from memr1.agents.pair import build_pair
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import build_embedder
 from memr1.bank.entry import MemoryEntry
+from memr1.bank.in_memory import JOURNAL_NAME, InMemoryStore
 from memr1.bank.stores import open_store
 from memr1.config import AGENTS, RunConfig
-from memr1.data.conversation import SplitName
+from memr1.data.conversation import Conversation, SplitName
 from memr1.data.stored import read_dataset
 from memr1.data.validation import validate_rows
 from memr1.records import write_json, write_jsonl
@@ -29,13 +31,12 @@ def build_training_banks(
 
     Raises AgentError when no output parses, ExpectationsFailed when the suite refuses the entries.
     """
-    dataset = read_dataset(run)
     pair = build_pair(config, dict.fromkeys(AGENTS))
     embedder = build_embedder(cache)
     store = open_store(config.bank, run.bank / "store", embedder)
     try:
         summary = build_banks(
-            dataset.conversations_of(*training_splits(config)),
+            conversations_to_build(run, config),
             pair.manager,
             pair.extractor,
             store,
@@ -50,6 +51,33 @@ def build_training_banks(
     return summary
 
 
+def read_part(run: RunDir, config: RunConfig, cache: Path, first: int) -> Path:
+    """Read as many conversations as a part has, from the `first` on, into a journal of their own; where it is.
+
+    Raises what `build_training_banks` does.
+    """
+    assert config.build.kind == "ray"
+    last = first + config.build.conversations_per_part
+    pair = build_pair(config, dict.fromkeys(AGENTS))
+    embedder = build_embedder(cache)
+    folder = run.bank / "parts" / f"{first:06d}"
+    with closing(InMemoryStore(embedder, folder)) as store:
+        build_banks(
+            conversations_to_build(run, config)[first:last],
+            pair.manager,
+            pair.extractor,
+            store,
+            entries_per_turn=config.retrieval.entries_per_turn,
+            embedder=embedder,
+        )
+    return folder / JOURNAL_NAME
+
+
+def conversations_to_build(run: RunDir, config: RunConfig) -> list[Conversation]:
+    """Those of training and validation, in this order."""
+    return list(read_dataset(run).conversations_of(*training_splits(config)))
+
+
 def training_splits(config: RunConfig) -> tuple[SplitName, ...]:
     """The splits whose banks training needs."""
     return ("train", "validation") if config.training.max_validation_examples else ("train",)
@@ -57,11 +85,14 @@ def training_splits(config: RunConfig) -> tuple[SplitName, ...]:
 
 def write_banks(run: RunDir, store: BankStore) -> None:
     """Write the journals and the entries they fold to, once the suite has accepted the entries."""
-    banks = [store.bank(scope) for scope in store.scopes()]
-    entries = [entry for bank in banks for entry in bank.entries()]
-    validate_rows("memory_entries", [entry_row(entry) for entry in entries], run.bank / "validation.json")
-    write_jsonl(run.bank / "operations.jsonl", (record for bank in banks for record in bank.journal()))
-    write_jsonl(run.bank / "entries.jsonl", entries)
+
+    def entries() -> Iterator[MemoryEntry]:
+        return (entry for scope in store.scopes() for entry in store.bank(scope).entries())
+
+    validate_rows("memory_entries", [entry_row(entry) for entry in entries()], run.bank / "validation.json")
+    operations = (record for scope in store.scopes() for record in store.bank(scope).journal())
+    write_jsonl(run.bank / "operations.jsonl", operations)
+    write_jsonl(run.bank / "entries.jsonl", entries())
 
 
 def entry_row(entry: MemoryEntry) -> dict[str, str | int]:

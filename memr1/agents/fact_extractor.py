@@ -51,26 +51,9 @@ class TurnExtractor:
 class ObservationExtractor:
     """The statements that came with the dataset (LoCoMo's observations)."""
 
-    def __init__(self) -> None:
-        self._by_turn: dict[str, tuple[Conversation, dict[str, list[Fact]]]] = {}
-
     def extract(self, turns: Sequence[Spoken]) -> list[list[Fact]]:
         """Raises ConfigError for a conversation that came without any statement."""
-        return [self._of_conversation(conversation).get(turn.id, []) for conversation, _, turn in turns]
-
-    def _of_conversation(self, conversation: Conversation) -> dict[str, list[Fact]]:
-        known, found = self._by_turn.get(conversation.id, (None, {}))
-        if known is not conversation:
-            if not conversation.facts:
-                raise ConfigError(
-                    f"extraction.kind is observations, but conversation {conversation.id!r} came with none: "
-                    "use turn or llm"
-                )
-            found = {}
-            for fact in conversation.facts:
-                found.setdefault(fact.turn_id, []).append(fact)
-            self._by_turn[conversation.id] = conversation, found
-        return found
+        return [_statements(conversation, turn) for conversation, _, turn in turns]
 
 
 class ModelExtractor:
@@ -198,6 +181,14 @@ def parse_facts(reply: str) -> list[str] | None:
         return None
     texts = [" ".join(fact.encode("utf-8", "replace").decode().split()) for fact in facts if isinstance(fact, str)]
     return [text for text in texts if text]
+
+
+def _statements(conversation: Conversation, turn: Turn) -> list[Fact]:
+    if not conversation.facts:
+        raise ConfigError(
+            f"extraction.kind is observations, but conversation {conversation.id!r} came with none: use turn or llm"
+        )
+    return [fact for fact in conversation.facts if fact.turn_id == turn.id]
 
 
 def _whole_turn(turn: Turn) -> list[Fact]:

@@ -79,13 +79,13 @@ def import_bank(file: Path, folder: Path) -> int:
     scopes = records_by_scope(_read_whole(file))
     folder.mkdir(parents=True, exist_ok=True)
     with closing(JournalFile(folder / JOURNAL_NAME)) as journal:
-        held = records_by_scope(journal.records)
-        grown_apart = [scope for scope, its in scopes.items() if its[: len(held.get(scope, []))] != held.get(scope, [])]
+        held = {scope: journal.read(scope) for scope in scopes}
+        grown_apart = [scope for scope, its in scopes.items() if its[: len(held[scope])] != held[scope]]
         if grown_apart:
             raise BankError(
                 f"{folder} has scope {grown_apart[0]!r} already, with another history: import into a folder of its own"
             )
-        missing = [record for scope, its in scopes.items() for record in its[len(held.get(scope, [])) :]]
+        missing = [record for scope, its in scopes.items() for record in its[len(held[scope]) :]]
         journal.append(missing)
     return len(missing)
 

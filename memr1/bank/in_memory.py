@@ -3,13 +3,16 @@
 It is the inner loop of training, where a bank is made, asked a few questions and thrown away thousands of times: so
 nothing is embedded or counted before the first retrieval.
 
-Threads may share a store. Changes take turns, whatever their scopes; reading waits for no change.
+With a folder the memory that a store takes does not grow with its scopes: a bank that nobody holds is let go of, and
+folded from the journal's file when it is asked for again. Threads may share a store. Changes take turns, whatever their
+scopes; reading waits for no change.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,11 +22,65 @@ from memr1.bank.entry import MemoryEntry
 from memr1.bank.journal import JournalFile, records_by_scope
 from memr1.bank.operation import JournalRecord, Operation, Source
 from memr1.bank.retrieval import EntryIndex, embedded_part
+from memr1.bank.shelf import BankShelf
 from memr1.errors import BankError, BankUnavailable
 
 JOURNAL_NAME = "journal.jsonl"
-Commit = Callable[[Sequence[JournalRecord]], None]
 LoadVectors = Callable[[str], Mapping[str, Vectors]]
+
+
+class Journal(Protocol):
+    """The records of many scopes, each scope's oldest first."""
+
+    def scopes(self) -> list[str]:
+        """Every scope that has a record, in the order of their first ones."""
+        ...
+
+    def read(self, scope: str) -> list[JournalRecord]:
+        """The records of a scope. Raises BankError."""
+        ...
+
+    def append(self, records: Sequence[JournalRecord]) -> None:
+        """Make the records durable. Raises BankError, or BankUnavailable once it is closed."""
+        ...
+
+    def group_commits(self) -> AbstractContextManager[None]:
+        """Make everything appended inside the block durable at its end."""
+        ...
+
+    def close(self) -> None:
+        """Take no more; may be called twice."""
+        ...
+
+
+class MemoryJournal:
+    """A journal that is in no file, and lasts as long as whoever has it."""
+
+    def __init__(self, records: Sequence[JournalRecord] = ()) -> None:
+        self._records = records_by_scope(records)
+        self._closed = False
+
+    def scopes(self) -> list[str]:
+        """See `Journal`."""
+        return list(self._records)
+
+    def read(self, scope: str) -> list[JournalRecord]:
+        """See `Journal`."""
+        return list(self._records.get(scope, ()))
+
+    def append(self, records: Sequence[JournalRecord]) -> None:
+        """See `Journal`."""
+        if self._closed:
+            raise BankUnavailable("the bank store is closed: open it again")
+        self._records.setdefault(records[0].scope, []).extend(records)
+
+    def group_commits(self) -> AbstractContextManager[None]:
+        """See `Journal`."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """See `Journal`."""
+        self._closed = True
 
 
 class InMemoryBank:
@@ -35,15 +92,15 @@ class InMemoryBank:
         embedder: Embedder,
         *,
         entries: Sequence[MemoryEntry] = (),
-        journal: Sequence[JournalRecord] = (),
-        commit: Commit | None = None,
+        journal: Sequence[JournalRecord] | Journal = (),
         load_vectors: LoadVectors | None = None,
         changing: AbstractContextManager[object] | None = None,
     ) -> None:
         """Start from `entries` (whose past is not known) or from a whole `journal`, not from both.
 
-        `commit` makes records durable before they take effect. `load_vectors` gives, for the scope, vectors by text
-        that need not be computed again; it is called once, at the first retrieval. `changing` is held during a change.
+        A journal, where it is not a sequence of records, takes the bank's new ones before they take effect.
+        `load_vectors` gives, for the scope, vectors by text that need not be computed again; it is called once, at the
+        first retrieval. `changing` is held during a change.
         Raises BankError for entries of another scope and for a scope that is not Unicode.
         """
         check_scope(scope)
@@ -52,10 +109,11 @@ class InMemoryBank:
                 raise BankError(f"entry {entry.id!r} belongs to scope {entry.scope!r}, not to {scope!r}")
         self.scope = scope
         self._embedder = embedder
-        self._journal = list(journal)
-        self._entries = fold_journal(journal, scope) if journal else list(entries)
-        self._commit = commit
-        self._load_vectors = load_vectors
+        self._journal = MemoryJournal(journal) if isinstance(journal, Sequence) else journal
+        records = self._journal.read(scope)
+        self._entries = fold_journal(records, scope) if records else list(entries)
+        self._num_given = len(records) or max((int(entry.id) for entry in entries), default=0)  # sequence numbers
+        self._load_vectors = load_vectors if records else None
         self._vectors: Mapping[str, Vectors] = {}
         self._index: tuple[list[MemoryEntry], EntryIndex] | None = None  # of which entries; made when it is needed
         self._changing = changing or threading.RLock()
@@ -69,11 +127,10 @@ class InMemoryBank:
         """Apply all operations or none; raises UnknownEntry, BankError or BankUnavailable, the bank unchanged."""
         with self._changing:
             entries, records = record_operations(
-                self._entries, operations, source, scope=self.scope, sequence=self._next_sequence()
+                self._entries, operations, source, scope=self.scope, sequence=self._num_given + 1
             )
-            if self._commit is not None:
-                self._commit(records)
-            self._journal.extend(records)
+            self._journal.append(records)
+            self._num_given += len(records)
             self._entries = entries  # another list: whoever reads the former one goes on with it
         return records
 
@@ -89,12 +146,7 @@ class InMemoryBank:
 
     def journal(self) -> list[JournalRecord]:
         """Every record since the bank began (or since the entries it was given), oldest first."""
-        return list(self._journal)
-
-    def _next_sequence(self) -> int:
-        if self._journal:
-            return self._journal[-1].sequence + 1
-        return 1 + max((int(entry.id) for entry in self._entries), default=0)
+        return self._journal.read(self.scope)
 
     def _index_of(self, entries: list[MemoryEntry]) -> EntryIndex:
         """A change may come in while the index is being made: it is then of the former entries, and used no more."""
@@ -132,48 +184,31 @@ class InMemoryStore:
         self.changing = threading.RLock()  # held during every change, and during a group of commits
         self._embedder = embedder
         self._load_vectors = load_vectors
-        self._file = JournalFile(folder / JOURNAL_NAME, wait_seconds=wait_seconds) if folder is not None else None
-        self._records = records_by_scope(self._file.records if self._file is not None else ())
-        self._banks: dict[str, InMemoryBank] = {}
-        self._closed = False
+        self._journal: Journal = MemoryJournal()
+        if folder is not None:
+            self._journal = JournalFile(folder / JOURNAL_NAME, wait_seconds=wait_seconds)
+        self._banks: BankShelf[InMemoryBank] = BankShelf(keeps_all=folder is None)
 
     def bank(self, scope: str) -> InMemoryBank:
         """The bank of a scope; an unknown scope's is empty. Raises BankError for a scope that is not Unicode."""
-        known = self._banks.get(scope)
-        if known is not None:
-            return known
-        with self.changing:
-            if scope not in self._banks:
-                self._banks[scope] = InMemoryBank(
-                    scope,
-                    self._embedder,
-                    journal=self._records.get(scope, []),
-                    commit=self._commit,
-                    load_vectors=self._load_vectors,
-                    changing=self.changing,
-                )
-            return self._banks[scope]
+        return self._banks.bank(scope, self._fold)
 
     def scopes(self) -> list[str]:
         """Every scope that has a journal, in the order of their first records."""
-        return list(self._records)
+        return self._journal.scopes()
 
     @contextmanager
     def group_commits(self) -> Iterator[None]:
         """One disk sync for everything applied inside the block, and no change by another thread."""
-        with self.changing, self._file.group_commits() if self._file is not None else nullcontext():
+        with self.changing, self._journal.group_commits():
             yield
 
     def close(self) -> None:
         """Let go of the journal; may be called twice."""
         with self.changing:
-            self._closed = True
-            if self._file is not None:
-                self._file.close()
+            self._journal.close()
 
-    def _commit(self, records: Sequence[JournalRecord]) -> None:
-        if self._closed:
-            raise BankUnavailable("the bank store is closed: open it again")
-        if self._file is not None:
-            self._file.append(records)
-        self._records.setdefault(records[0].scope, []).extend(records)
+    def _fold(self, scope: str) -> InMemoryBank:
+        return InMemoryBank(
+            scope, self._embedder, journal=self._journal, load_vectors=self._load_vectors, changing=self.changing
+        )

@@ -5,34 +5,35 @@ as they are; behind a line that has one, every line must.
 
 A line that a crash cut short, and the rest of an apply whose end is missing, are dropped when the file is opened
 again: nobody was told that they had happened. Damage anywhere before the end is an error, never skipped.
+An open journal knows where each scope's lines lie, not what they say: they are read from the file when they are wanted.
 POSIX only: a lock on the file keeps every other process out until it is closed, or its process has died.
 """
 
 import fcntl
+import io
 import logging
 import os
 import re
-import time
+import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
+from memr1.bank.journal_lock import open_locked
 from memr1.bank.operation import JournalRecord
 from memr1.errors import BankError, BankUnavailable
 
 log = logging.getLogger(__name__)
-Locked = TypeVar("Locked")
-RETRY_SECONDS = 0.01  # between two looks at a lock that another process holds
 _CHECKSUM = re.compile(rb',"checksum":"([0-9a-f]{8})"}\n\Z')
 
 
 class JournalFile:
-    """An open journal. `records` is what it held when it was opened. Not to be shared by threads."""
+    """An open journal. Threads may read it while one of them appends."""
 
     def __init__(self, path: Path, *, wait_seconds: float = 0.0) -> None:
         """Open or create `path`, cut off a torn end. Another process that has it open is waited for so long.
@@ -40,15 +41,38 @@ class JournalFile:
         Raises BankUnavailable, or BankError for a damaged file.
         """
         self.path = path
-        self._pending: list[bytes] | None = None
+        self._places: dict[str, array[int]] = {}  # of each scope: start and end of a stretch of lines, and so on
+        self._pending: bytearray | None = None  # what a group has appended: it will stand behind `_size`
+        self._placing = threading.Lock()  # for moments, never during a write
         self._closed = False
-        self._handle = _open_locked(path, wait_seconds)
+        self._handle = open_locked(path, wait_seconds)
         self._process = os.getpid()
         try:
-            self.records, self._size = self._recover()
+            self._size = self._recover()
         except BankError:
             self.close()
             raise
+
+    def scopes(self) -> list[str]:
+        """Every scope that has a record, in the order of their first ones."""
+        return list(self._places)
+
+    def read(self, scope: str) -> list[JournalRecord]:
+        """The records of a scope, those of an unfinished group included; also of a journal that was closed.
+
+        Raises BankUnavailable, or BankError for a file that was changed meanwhile.
+        """
+        with self._placing:
+            places = list(self._places.get(scope, ()))
+            size, pending = self._size, self._pending
+        stretches = list(zip(places[::2], places[1::2], strict=True))
+        written = _read_stretches(self.path, [stretch for stretch in stretches if stretch[0] < size])
+        waiting = [bytes((pending or b"")[start - size : end - size]) for start, end in stretches[len(written) :]]
+        data = b"".join((*written, *waiting))
+        records = [_parse_line(line, is_checked=False) for line in io.BytesIO(data)]
+        if None in records or len(data) != sum(end - start for start, end in stretches):
+            raise BankError(f"the journal {self.path} was changed while it was open: restore it from a copy")
+        return [record for record in records if record is not None]
 
     def append(self, records: Sequence[JournalRecord]) -> None:
         """Make the records durable; inside `group_commits`, when the block ends.
@@ -57,10 +81,13 @@ class JournalFile:
         """
         self._refuse_strangers()
         lines = [format_line(record) for record in records]
+        start = self._size
         if self._pending is None:
-            self._write(lines)
+            self._write(b"".join(lines))
         else:
-            self._pending.extend(lines)
+            start += len(self._pending)
+            self._pending += b"".join(lines)
+        self._place(zip(records, map(len, lines), strict=True), start)
 
     @contextmanager
     def group_commits(self) -> Iterator[None]:
@@ -68,14 +95,11 @@ class JournalFile:
         if self._pending is not None:
             yield  # inside another group: the outer one writes
             return
-        self._pending = []
+        self._pending = bytearray()
         try:
             yield
         finally:
-            lines, self._pending = self._pending, None
-            if lines:
-                self._refuse_strangers()
-                self._write(lines)
+            self._write_pending(self._pending)
 
     def close(self) -> None:
         """Release the file and its lock; may be called twice."""
@@ -93,18 +117,51 @@ class JournalFile:
                 f"the journal {self.path} was opened by process {self._process}, not this one: open a bank store here"
             )
 
-    def _recover(self) -> tuple[list[JournalRecord], int]:
+    def _recover(self) -> int:
+        """The bytes of the file that are whole applies; their places are known then."""
+        size = 0
         with open(self._handle, "rb", closefd=False) as file:
-            records, size = parse_journal(file, str(self.path))
+            for whole in scan_journal(file, str(self.path)):
+                size = self._place(whole, size)
             end = file.seek(0, os.SEEK_END)
         if size < end:
             log.warning("%s: dropped %d bytes of an operation that a crash had cut short", self.path, end - size)
             os.ftruncate(self._handle, size)
             os.fsync(self._handle)
-        return records, size
+        return size
 
-    def _write(self, lines: Sequence[bytes]) -> None:
-        data = b"".join(lines)
+    def _place(self, sized: Iterable[tuple[JournalRecord, int]], start: int) -> int:
+        """Remember where the lines of these records lie, from `start` on; return where they end."""
+        last: str | None = None
+        with self._placing:
+            for record, size in sized:
+                places = self._places.setdefault(record.scope, array("q"))
+                if last == record.scope and places:
+                    places[-1] += size
+                else:
+                    places.extend((start, start + size))
+                last, start = record.scope, start + size
+        return start
+
+    def _write_pending(self, lines: bytearray) -> None:
+        try:
+            if lines:
+                self._refuse_strangers()
+                self._write(lines)
+        except BaseException:
+            self._forget_unwritten()
+            raise
+        finally:
+            self._pending = None
+
+    def _forget_unwritten(self) -> None:
+        with self._placing:
+            for places in self._places.values():
+                while places and places[-2] >= self._size:
+                    del places[-2:]
+            self._places = {scope: places for scope, places in self._places.items() if places}
+
+    def _write(self, data: bytes | bytearray) -> None:
         try:
             view = memoryview(data)
             while view:
@@ -150,8 +207,13 @@ def records_by_scope(records: Iterable[JournalRecord]) -> dict[str, list[Journal
 
 def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecord], int]:
     """The records of all whole applies, and the number of bytes they take. Raises BankError for damage inside."""
-    records: list[JournalRecord] = []
-    num_whole, whole_size, size = 0, 0, 0
+    sized = [item for whole in scan_journal(lines, place) for item in whole]
+    return [record for record, _ in sized], sum(size for _, size in sized)
+
+
+def scan_journal(lines: Iterable[bytes], place: str) -> Iterator[list[tuple[JournalRecord, int]]]:
+    """One whole apply after another: its records, each with the bytes of its line. Raises BankError for damage."""
+    apply: list[tuple[JournalRecord, int]] = []
     remaining = iter(lines)
     is_checked = False
     for number, line in enumerate(remaining, 1):
@@ -159,12 +221,11 @@ def parse_journal(lines: Iterable[bytes], place: str) -> tuple[list[JournalRecor
         record = _parse_line(line, is_checked)
         if record is None:
             _refuse_damage(remaining, f"{place}:{number}")
-            break
-        records.append(record)
-        size += len(line)
+            return
+        apply.append((record, len(line)))
         if record.num_following == 0:
-            num_whole, whole_size = len(records), size
-    return records[:num_whole], whole_size
+            yield apply
+            apply = []
 
 
 def format_line(record: JournalRecord) -> bytes:
@@ -198,76 +259,18 @@ def _parse_line(line: bytes, is_checked: bool) -> JournalRecord | None:
         return None
 
 
+def _read_stretches(path: Path, stretches: Sequence[tuple[int, int]]) -> list[bytes]:
+    """What lies between these starts and ends."""
+    if not stretches:
+        return []
+    try:
+        with path.open("rb", buffering=0) as file:
+            return [os.pread(file.fileno(), end - start, start) for start, end in stretches]
+    except OSError as error:
+        raise BankUnavailable(f"cannot read the journal {path}: {error.strerror}") from error
+
+
 def _refuse_damage(following: Iterator[bytes], place: str) -> None:
     """A crash can only spoil the end of the file; a readable record behind the spoilt one means something else did."""
     if any(_parse_line(line, is_checked=False) is not None for line in following):
         raise BankError(f"{place}: not a journal record, though records follow: restore the journal from a copy")
-
-
-def _open_locked(path: Path, wait_seconds: float) -> int:
-    deadline = time.monotonic() + wait_seconds
-    try:
-        with _place_in_line(path.parent, deadline) if wait_seconds else nullcontext():
-            handle = _retry(lambda: _lock(path), deadline)
-    except OSError as error:
-        raise BankUnavailable(f"cannot open the journal {path}: {error.strerror}. Choose a writable folder") from error
-    if handle is None:
-        waited = f" since {wait_seconds:g} s" if wait_seconds else ""
-        raise BankUnavailable(f"the journal {path} is in use{waited}: close the other bank store first")
-    return handle
-
-
-@contextmanager
-def _place_in_line(folder: Path, deadline: float) -> Iterator[None]:
-    """Only one of those who wait looks at the journal: whoever closes it and asks again comes behind that one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _retry(lambda: _try_to_lock(handle), deadline)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _retry(attempt: Callable[[], Locked | None], deadline: float) -> Locked | None:
-    while (locked := attempt()) is None and time.monotonic() < deadline:
-        time.sleep(RETRY_SECONDS)
-    return locked
-
-
-def _lock(path: Path) -> int | None:
-    """The open and locked file; None while another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    if _try_to_lock(handle) and _is_at(handle, path):  # not deleted in between: nobody would ever read it
-        if is_new:
-            _sync_folder(path.parent)
-        return handle
-    os.close(handle)
-    return None
-
-
-def _try_to_lock(handle: int) -> bool | None:
-    """True, or None while another process has the lock."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new file survives a power cut only once its folder is synced."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

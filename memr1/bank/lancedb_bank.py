@@ -25,8 +25,9 @@ from memr1.errors import BankUnavailable
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "entries"
-ROWS_PER_WRITE = 512  # changed entries that wait in memory: one write costs about 20 ms, however few rows it has
+ROWS_PER_WRITE = 1_024  # changed entries that wait in memory: a write costs about 20 ms, however few rows it has
 WRITES_PER_TIDY = 16  # every write leaves a version and a small file behind
+SMALL_TABLE = 4_096  # rows; tidying reads all of a table, so a larger one waits until its files are many for its size
 KEEP_VERSIONS = timedelta(seconds=1)
 LANCE_ERRORS = (OSError, RuntimeError, ValueError)  # what lancedb raises for a damaged, missing or unwritable table
 
@@ -59,18 +60,17 @@ class EntryTable:
         self._schema = _build_schema(embedder)
         self._num_writes = 0
         stored = self._open_stored()
-        self.digests: dict[Key, str] = stored or {}  # (scope, id) → `entry_digest`, as the table was found
-        self._stored_scopes = {scope for scope, _ in self.digests}
+        self._digests: dict[Key, str] = stored or {}  # (scope, id) → `entry_digest`, as the table was found
         if stored is None:
             self._begin_anew()
 
-    def vectors(self, scope: str) -> dict[str, Vectors]:
-        """Text → vector, for every row of a scope that the table held when it was opened.
+    def take_digests(self) -> dict[Key, str]:
+        """(scope, id) → `entry_digest`, of every row that the table held when it was opened."""
+        digests, self._digests = self._digests, {}
+        return digests
 
-        A table that cannot be read gives none.
-        """
-        if scope not in self._stored_scopes:
-            return {}
+    def vectors(self, scope: str) -> dict[str, Vectors]:
+        """Text → vector, for every row of a scope. A table that cannot be read gives none."""
         query = self._table.search().where(f"scope_key = '{key_digest(scope)}'").select(["text", "vector"])
         try:
             rows = query.to_arrow()
@@ -87,7 +87,7 @@ class EntryTable:
         with self._writing():
             merge.execute(pa.Table.from_pylist(rows, schema=self._schema))
         if self._num_writes >= WRITES_PER_TIDY:
-            self._tidy()
+            self._tidy_where_needed()
 
     def remove(self, keys: Sequence[Key]) -> None:
         """Delete these rows; a missing one is no error. Raises BankUnavailable."""
@@ -99,13 +99,16 @@ class EntryTable:
         """Return at once: a disk that failed may take the next write, or it will say so again."""
 
     def close(self) -> None:
-        """Merge small files and drop old versions. Raises BankUnavailable."""
+        """Merge small files and drop old versions, where it is worth it. Raises BankUnavailable."""
         if self._num_writes:
-            self._tidy()
+            self._tidy_where_needed()
 
-    def _tidy(self) -> None:
+    def _tidy_where_needed(self) -> None:
         with self._writing():
-            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
+            stats = self._table.stats()
+            num_rows, num_files = stats["num_rows"], stats["fragment_stats"]["num_fragments"]
+            if num_rows <= SMALL_TABLE or num_files > WRITES_PER_TIDY + 2 * num_rows // ROWS_PER_WRITE:
+                self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
         self._num_writes = 0
 
     @contextmanager
@@ -125,12 +128,13 @@ class EntryTable:
             if not self._table.schema.equals(self._schema, check_metadata=True):
                 log.info("the table in %s was made by another embedder: building it again", self._folder)
                 return None
-            rows = self._table.search().select(["scope", "id", "digest"]).to_arrow().to_pylist()
+            rows = self._table.search().select(["scope", "id", "digest"]).to_arrow()
         except LANCE_ERRORS as error:
             if self._path.exists():
                 log.warning("the table in %s cannot be read (%s): building it again", self._folder, error)
             return None
-        return {(row["scope"], row["id"]): row["digest"] for row in rows}
+        columns = [rows[name].to_pylist() for name in ("scope", "id", "digest")]
+        return {(scope, entry_id): digest for scope, entry_id, digest in zip(*columns, strict=True)}
 
     def _begin_anew(self) -> None:
         with self._writing():

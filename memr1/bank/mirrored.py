@@ -5,7 +5,7 @@ bank kind shares: the order is then the same for all of them. The **mirror** is 
 journal and brought back in line with it when the store is opened, so that a crash at any point changes nothing. It
 saves embedding a bank again, and other programs can read it.
 
-Left out: banks larger than memory.
+Left out: a bank (of one scope) that is larger than memory.
 """
 
 import hashlib
@@ -20,22 +20,23 @@ from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.operation import JournalRecord, Operation, Source
+from memr1.bank.shelf import BankShelf
 from memr1.errors import BankError, BankUnavailable
 
 log = logging.getLogger(__name__)
 Key = tuple[str, str]  # scope, entry id
+ROWS_AT_OPENING = 2_048  # that differ: fewer wait for the next change, or for the end
 
 
 class Mirror(Protocol):
     """One row per entry of all scopes. Writing and removing may be repeated: the result is the same."""
 
-    @property
-    def digests(self) -> Mapping[Key, str]:
-        """`entry_digest` of every row, as the mirror was found when it was opened."""
+    def take_digests(self) -> dict[Key, str]:
+        """`entry_digest` of every row, as the mirror was found when it was opened. To be asked for once."""
         ...
 
     def vectors(self, scope: str) -> Mapping[str, Vectors]:
-        """Text → vector, for the rows of a scope that were there at opening; none when they cannot be read."""
+        """Text → vector, for the rows of a scope; none when they cannot be read."""
         ...
 
     def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
@@ -78,19 +79,19 @@ class MirroredStore:
             embedder, folder, wait_seconds=wait_seconds, load_vectors=lambda scope: self._mirror.vectors(scope)
         )
         self.changing = self._memory.changing  # of the mirror, too
-        self._banks: dict[str, MirroredBank] = {}
+        self._banks: BankShelf[MirroredBank] = BankShelf()
+        self._changed: dict[Key, MemoryEntry | None] = {}  # rows to be written, or removed
         self._in_group = self._fell_behind = self._closed = False
         with ExitStack() as opened:
             opened.callback(self._memory.close)
             self._mirror = open_mirror()
             opened.callback(self._mirror.close)
-            self._changed = dict.fromkeys(self._find_differences())
+            self._find_differences()
             opened.pop_all()  # nothing failed: all of it stays open
 
     def bank(self, scope: str) -> "MirroredBank":
         """The bank of a scope; an unknown scope's is empty. Raises BankError for a scope that is not Unicode."""
-        known = self._banks.get(scope)
-        return known or self._banks.setdefault(scope, MirroredBank(self._memory.bank(scope), self))
+        return self._banks.bank(scope, lambda scope: MirroredBank(self._memory.bank(scope), self))
 
     def scopes(self) -> list[str]:
         """Every scope that has a journal, in the order of their first records."""
@@ -106,7 +107,7 @@ class MirroredStore:
                     yield
             finally:
                 self._in_group = outer
-                self._follow()
+                self._follow(self._rows_per_write)
 
     def close(self) -> None:
         """Bring the mirror up to the journal and let go of both; may be called twice. Raises BankError."""
@@ -127,11 +128,12 @@ class MirroredStore:
         for record in records:
             changed = record.after or record.before
             if changed is not None:
-                self._changed[changed.scope, changed.id] = None
-        self._follow()
+                self._changed[changed.scope, changed.id] = record.after
+        self._follow(self._rows_per_write)
 
-    def _follow(self) -> None:
-        if self._in_group or len(self._changed) < self._rows_per_write:
+    def _follow(self, num_rows: int) -> None:
+        """Write the mirror, once so many rows have changed."""
+        if self._in_group or len(self._changed) < num_rows:
             return
         try:
             self._write()
@@ -151,9 +153,8 @@ class MirroredStore:
 
     def _write(self) -> None:
         """Bring the mirror up to the journal. Raises BankError; the journal then still has everything."""
-        held = {(e.scope, e.id): e for scope in {scope for scope, _ in self._changed} for e in self._entries(scope)}
-        written = [held[key] for key in self._changed if key in held]
-        removed = [key for key in self._changed if key not in held]
+        written = [entry for entry in self._changed.values() if entry is not None]
+        removed = [key for key, entry in self._changed.items() if entry is None]
         if written:
             self._mirror.put(written, self._embedder.embed([entry.text for entry in written]))
         if removed:
@@ -161,18 +162,20 @@ class MirroredStore:
         self._changed.clear()
         self._fell_behind = False
 
-    def _find_differences(self) -> list[Key]:
-        """Rows that the mirror lacks, has in another wording, or has too many."""
-        entries = (entry for scope in self._memory.scopes() for entry in self._entries(scope))
-        wanted = {(entry.scope, entry.id): entry_digest(entry) for entry in entries}
-        present = self._mirror.digests
-        different = list(dict.fromkeys(key for key in (*wanted, *present) if wanted.get(key) != present.get(key)))
-        if different:
-            log.info("%d stored rows differ from the journal and will be written again", len(different))
-        return different
-
-    def _entries(self, scope: str) -> list[MemoryEntry]:
-        return self._memory.bank(scope).entries()
+    def _find_differences(self) -> None:
+        """Rows that the mirror lacks, has in another wording, or has too many. When they are many they are written at
+        once, so that they need not all be in memory."""
+        present, num_different = self._mirror.take_digests(), 0
+        for scope in self._memory.scopes():
+            entries = self._memory.bank(scope).entries()
+            different = [e for e in entries if present.pop((scope, e.id), None) != entry_digest(e)]
+            self._changed.update(((scope, entry.id), entry) for entry in different)
+            num_different += len(different)
+            if not self._fell_behind:
+                self._follow(max(self._rows_per_write, ROWS_AT_OPENING))
+        self._changed.update(dict.fromkeys(present))
+        if num_different or present:
+            log.info("%d stored rows differ from the journal: written again", num_different + len(present))
 
 
 class MirroredBank:

@@ -99,10 +99,15 @@ class WeaviateMirror:
             connection.wait()
             connection.call(self._prepare_collection)
             self._tenants = connection.call(self._list_tenants)
-            self.digests = {key: value for tenant in self._tenants for key, value in self._read_digests(tenant)}
+            self._digests = {key: value for tenant in self._tenants for key, value in self._read_digests(tenant)}
         except BankError:
             connection.close()
             raise
+
+    def take_digests(self) -> dict[Key, str]:
+        """(scope, id) → `entry_digest`, of every row that the server had when it was asked at the opening."""
+        digests, self._digests = self._digests, {}
+        return digests
 
     def vectors(self, scope: str) -> Mapping[str, Vectors]:
         """Text → vector, for the rows of a scope. A server that does not answer gives none: they are embedded again."""

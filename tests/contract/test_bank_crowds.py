@@ -9,6 +9,7 @@ from threading import Event
 
 import pytest
 
+from memr1.bank import shelf
 from memr1.bank.bank import BankStore
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.stores import open_store
@@ -59,6 +60,14 @@ def test_threads_that_write_at_once_lose_and_double_nothing(
         assert_nothing_is_lost(store, num_writers, num_operations, scopes)
     with closing(open_bank_store(tmp_path / "bank")) as store:
         assert_nothing_is_lost(store, num_writers, num_operations, scopes)
+
+
+@pytest.mark.usefixtures("restless_threads")
+def test_threads_lose_and_double_nothing_when_banks_are_let_go_of_all_the_time(
+    open_bank_store: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "BANKS_KEPT", 1)
+    test_threads_that_write_at_once_lose_and_double_nothing(open_bank_store, tmp_path, 8, 12, MANY_SCOPES[:8])
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def assert_undisturbed(folder: Path, address: WeaviateAddress) -> None:
     build(undisturbed)
     entries = {item.id: undisturbed.bank(item.id).entries() for item in CONVERSATIONS}
     with closing(build_connection(address, PATIENT)) as connection:
-        on_server = WeaviateMirror(connection, PATIENT, read_identity(folder), HashEmbedder()).digests
+        on_server = WeaviateMirror(connection, PATIENT, read_identity(folder), HashEmbedder()).take_digests()
     assert on_server == {(item.scope, item.id): entry_digest(item) for each in entries.values() for item in each}
     with closing(InMemoryStore(HashEmbedder(), folder)) as store:
         for scope, expected in entries.items():

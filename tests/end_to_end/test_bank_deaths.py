@@ -45,8 +45,8 @@ def test_builds_killed_at_a_hundred_moments_give_the_bank_of_an_undisturbed_one(
     builds: list[int] = []
     while kills < NUM_KILLS:
         folder = tmp_path / f"build{len(builds)}"
-        rows_per_write = chance.choice((1, 6, 512))
-        builds.append(count_deaths(build_on_lancedb, folder, chance, NUM_KILLS - kills, rows_per_write))
+        sizes = chance.choice((1, 6, 512)), chance.choice((1, 2, 256))  # rows per write, conversations at once
+        builds.append(count_deaths(build_on_lancedb, folder, chance, NUM_KILLS - kills, *sizes))
         kills += builds[-1]
         assert export_bytes(folder) == expected
         assert_table_is_in_line(folder)
@@ -118,4 +118,4 @@ def assert_table_is_in_line(folder: Path) -> None:
     with closing(InMemoryStore(HashEmbedder(32), folder)) as store:
         entries = [entry for scope in store.scopes() for entry in store.bank(scope).entries()]
     table = EntryTable(folder, HashEmbedder(32))
-    assert table.digests == {(entry.scope, entry.id): entry_digest(entry) for entry in entries}
+    assert table.take_digests() == {(entry.scope, entry.id): entry_digest(entry) for entry in entries}

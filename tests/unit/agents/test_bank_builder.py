@@ -1,18 +1,27 @@
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from random import Random
+from typing import Any
+from weakref import WeakSet, ref
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memr1.agents.bank_builder import FailedOutput, build_banks, unread_turns
-from memr1.agents.fact_extractor import ObservationExtractor, TurnExtractor
+from memr1.agents.fact_extractor import ObservationExtractor, Spoken, TurnExtractor
 from memr1.agents.generation import ScriptedGenerator
 from memr1.agents.memory_manager import ManagerDecision, ManagerRequest, MemoryManager
+from memr1.bank import shelf
 from memr1.bank.embedding import HashEmbedder
-from memr1.bank.in_memory import InMemoryStore
+from memr1.bank.exchange import export_bank
+from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.operation import Operation
 from memr1.data.conversation import Conversation, Fact
 from memr1.errors import AgentError, BankError, GenerationFailed
+from tests.bank_histories import ChangingManager
 from tests.builders import conversation
 
 
@@ -195,3 +204,101 @@ def test_a_journal_of_another_conversation_is_refused() -> None:
 def test_nothing_to_read_asks_nobody() -> None:
     summary = build([], AddingManager(stop_after=0), new_store())
     assert (summary.num_turns, summary.num_calls, summary.num_entries) == (0, 0, 0)
+
+
+def test_where_a_conversation_ends_the_next_one_comes_in() -> None:
+    manager = AddingManager()
+    summary = build(
+        [lines("a", 3), lines("b", 1), lines("c", 2), lines("d", 1)], manager, new_store(), conversations_at_once=2
+    )
+    batches = [[(request.scope, request.turn_id) for request in batch] for batch in manager.batches]
+    assert batches == [
+        [("a", "D1:1"), ("b", "D1:1")],
+        [("a", "D1:2"), ("c", "D1:1")],
+        [("a", "D1:3"), ("c", "D1:2")],
+        [("d", "D1:1")],
+    ]
+    assert (summary.num_turns, summary.num_calls) == (7, 7)
+
+
+class ForgetfulExtractor(TurnExtractor):
+    """Finds nothing in a third of the turns."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def extract(self, turns: Sequence[Spoken]) -> list[list[Fact]]:
+        """See `TurnExtractor`."""
+        dice = [Random(f"{self._seed} {conversation.id} {turn.id}").random() for conversation, _, turn in turns]
+        return [facts if luck > 1 / 3 else [] for facts, luck in zip(super().extract(turns), dice, strict=True)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 9), max_size=7), st.integers(1, 8), st.integers(0, 99))
+def test_how_many_conversations_are_read_at_once_changes_no_bank_no_order_and_no_count(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], conversations_at_once: int, seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("banks")
+    conversations = [lines(f"c{number}", length) for number, length in enumerate(lengths)]
+    built = []
+    for at_once in (99, conversations_at_once):
+        place, file = folder / f"bank {len(built)}", folder / f"{len(built)}.jsonl"
+        with closing(new_store(place)) as store:
+            extractor = ForgetfulExtractor(seed)
+            summary = build(conversations, ChangingManager(), store, extractor, conversations_at_once=at_once)
+        export_bank(place, file)
+        built.append((file.read_bytes(), summary.model_copy(update={"seconds": 0})))
+    assert built[0] == built[1]
+
+
+def test_failures_of_a_conversation_that_has_ended_are_journaled_when_a_later_one_can_be_read() -> None:
+    store = new_store()
+    replies = [*["blah"] * 5, '{"operations":[]}']
+    summary = build([lines("a", 5), lines("b", 1)], scripted(*replies), store, conversations_at_once=1)
+    assert [record.source.failure for record in store.bank("a").journal()] == ["blah"] * 5
+    assert (summary.num_parse_failures, summary.operations["NOOP"]) == (5, 1)
+
+
+class MadeWhenAsked(Sequence[Conversation]):
+    """Conversations that nobody keeps; remembers how many were alive at once."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._made, self.most_alive = number, list[ref[Conversation]](), 0
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __getitem__(self, place: Any) -> Any:
+        if place >= self._number:
+            raise IndexError(place)
+        made = lines(f"c{place}", 4)
+        self._made.append(ref(made))
+        self.most_alive = max(self.most_alive, sum(item() is not None for item in self._made))
+        return made
+
+
+class WatchedStore(InMemoryStore):
+    """Remembers how many banks were alive at once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(HashEmbedder(), folder)
+        self._seen, self.most_alive = WeakSet[InMemoryBank](), 0
+
+    def bank(self, scope: str) -> InMemoryBank:
+        """See `InMemoryStore.bank`."""
+        bank = super().bank(scope)
+        self._seen.add(bank)
+        self.most_alive = max(self.most_alive, len(self._seen))
+        return bank
+
+
+def test_only_the_conversations_that_are_being_read_and_their_banks_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "BANKS_KEPT", 2)
+    conversations = MadeWhenAsked(40)
+    with closing(WatchedStore(tmp_path)) as store:
+        summary = build(conversations, ChangingManager(), store, conversations_at_once=4)
+        assert summary.num_calls == 160
+        assert store.most_alive <= 4 + 2 + 4  # read, last asked for, and of the batch before
+    assert conversations.most_alive <= 4 + 4

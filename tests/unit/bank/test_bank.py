@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from memr1.bank.bank import apply_operation, fold_journal, record_operations
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.entry import MemoryEntry
-from memr1.bank.in_memory import InMemoryBank
+from memr1.bank.in_memory import InMemoryBank, MemoryJournal
 from memr1.bank.operation import JournalRecord, Operation, Source
-from memr1.errors import BankError, UnknownEntry
+from memr1.errors import BankError, BankUnavailable, UnknownEntry
 
 Step = tuple[list[Operation], Source]
 names = st.sampled_from(["Marta", "Joe", "", "\x00'\n"])
@@ -130,10 +130,9 @@ def test_a_bank_refuses_entries_of_another_scope() -> None:
 
 
 def test_a_failed_commit_leaves_the_bank_as_it_was() -> None:
-    def refuse(records: object) -> None:
-        raise BankError("disk full")
-
-    bank = InMemoryBank("c1", HashEmbedder(), commit=refuse)
-    with pytest.raises(BankError, match="disk full"):
+    journal = MemoryJournal()
+    journal.close()
+    bank = InMemoryBank("c1", HashEmbedder(), journal=journal)
+    with pytest.raises(BankUnavailable, match="closed"):
         bank.apply([Operation(kind="ADD", text="a")], heard())
     assert (bank.entries(), bank.journal()) == ([], [])

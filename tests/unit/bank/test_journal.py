@@ -42,7 +42,8 @@ def test_records_come_back_as_they_were_appended(tmp_path: Path) -> None:
     write_applies(tmp_path / "journal.jsonl", applies)
     expected = [record for records in applies for record in records]
     journal = JournalFile(tmp_path / "journal.jsonl")
-    assert journal.records == read_journal(tmp_path / "journal.jsonl") == expected
+    assert read_journal(tmp_path / "journal.jsonl") == expected
+    assert {scope: journal.read(scope) for scope in journal.scopes()} == records_by_scope(expected)
     assert records_by_scope(expected) == {"a": applies[0] + applies[2], "b": applies[1]}
     journal.close()
 
@@ -194,7 +195,7 @@ def test_a_journal_in_use_is_waited_for(tmp_path: Path) -> None:
     first.append(applied("a", 1, "one"))
     threading.Timer(0.2, first.close).start()
     second = JournalFile(tmp_path / "journal.jsonl", wait_seconds=60)
-    assert [record.operation.text for record in second.records] == ["one"]
+    assert [record.operation.text for record in second.read("a")] == ["one"]
     second.close()
 
 
@@ -213,7 +214,7 @@ def test_whoever_closes_a_journal_and_asks_again_comes_behind_those_who_wait(tmp
         journal.close()
         journal = JournalFile(path, wait_seconds=60)
         other.result()
-    assert [record.operation.text for record in journal.records] == ["waited"]
+    assert [record.operation.text for record in journal.read("a")] == ["waited"]
     journal.close()
 
 
@@ -317,3 +318,43 @@ def test_a_record_that_no_file_can_hold_is_refused_alone(tmp_path: Path) -> None
         journal.append(applied("a", 2, "two"))
     journal.close()
     assert [record.operation.text for record in read_journal(tmp_path / "journal.jsonl")] == ["one", "two"]
+
+
+def test_a_scope_is_read_while_its_group_is_open_and_after_it(tmp_path: Path) -> None:
+    applies = [applied("a", 1, "one"), applied("b", 1, NEWLINES, "two"), applied("a", 2, "three"), applied("a", 3)]
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    journal.append(applies[0])
+    with journal.group_commits():
+        for records in applies[1:]:
+            journal.append(records)
+        assert journal.read("a") == applies[0] + applies[2] + applies[3]
+        assert journal.read("b") == applies[1]
+    assert journal.scopes() == ["a", "b"]
+    assert journal.read("a") == applies[0] + applies[2] + applies[3]
+    assert (journal.read("b"), journal.read("c")) == (applies[1], [])
+    journal.close()
+    assert journal.read("b") == applies[1]
+
+
+def test_what_a_group_lost_is_not_read(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path / "journal.jsonl")
+    journal.append(applied("a", 1, "kept"))
+    with pytest.raises(BankUnavailable, match="closed"), journal.group_commits():
+        journal.append(applied("a", 2, "lost"))
+        journal.append(applied("b", 1, "lost"))
+        journal.close()
+    assert journal.scopes() == ["a"]
+    assert [record.operation.text for record in journal.read("a")] == ["kept"]
+
+
+def test_a_journal_that_is_changed_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = JournalFile(path)
+    journal.append(applied("a", 1, "lives in Rome"))
+    path.write_bytes(path.read_bytes().replace(b"Rome", b"Oslo"))
+    with pytest.raises(BankError, match="was changed while it was open"):
+        journal.read("a")
+    path.write_bytes(b"")
+    with pytest.raises(BankError, match="was changed while it was open"):
+        journal.read("a")
+    journal.close()

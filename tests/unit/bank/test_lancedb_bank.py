@@ -4,14 +4,17 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import lancedb
 import pytest
 
 from memr1.bank.embedding import HashEmbedder
-from memr1.bank.lancedb_bank import TABLE_NAME, LanceStore
+from memr1.bank.lancedb_bank import ROWS_PER_WRITE, TABLE_NAME, WRITES_PER_TIDY, LanceStore
+from memr1.bank.operation import Operation, Source
 from tests.bank_histories import CountingEmbedder, apply_steps, assert_same_banks
 
 ROOT = Path(__file__).parents[3]  # where `tests` can be imported from
@@ -128,3 +131,26 @@ def apply_until_killed(folder: Path, rows_per_write: int, num_acknowledged: int)
         time.sleep(0.001 * num_acknowledged)
         process.kill()
     return num_acknowledged
+
+
+def test_a_large_table_is_tidied_only_when_it_has_many_small_files(tmp_path: Path) -> None:
+    scopes, facts = [f"c{number}" for number in range(10)], [f"fact {number}" for number in range(ROWS_PER_WRITE)]
+    with closing(LanceStore(tmp_path, HashEmbedder(8))) as store:
+        for scope in scopes:
+            add_all(store, scope, facts)
+    assert num_files(tmp_path) == len(scopes)
+    with closing(LanceStore(tmp_path, HashEmbedder(8), rows_per_write=1)) as store:
+        for number in range(3 * WRITES_PER_TIDY):
+            add_all(store, "c0", [f"one more {number}"])
+            assert num_files(tmp_path) <= 2 * len(scopes) + 2 * WRITES_PER_TIDY
+    assert num_files(tmp_path) < 2 * len(scopes) + WRITES_PER_TIDY
+
+
+def add_all(store: LanceStore, scope: str, texts: Sequence[str]) -> None:
+    source = Source(turn_id="D1:1", speaker="Marta", time=datetime(2024, 5, 1), policy="test")
+    store.bank(scope).apply([Operation(kind="ADD", text=text) for text in texts], source)
+
+
+def num_files(folder: Path) -> int:
+    stats = lancedb.connect(folder).open_table(TABLE_NAME).stats()
+    return int(stats["fragment_stats"]["num_fragments"])
