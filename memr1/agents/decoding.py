@@ -1,12 +1,17 @@
 """The decoding loop of every model that runs in this process: rollouts in training, and answers outside of it.
 
-`generate` is not used: a prompt that stands in several rows runs once here, rows that have ended leave the batch, and
-the cache does not copy what it holds at every token. Small models spend most of `generate` on these three.
+`generate` is not used: a prompt that stands in several rows runs once here and its keys and values are held once, rows
+that have ended leave the batch, and the cache does not copy what it holds at every token. Small models spend most of
+`generate` on these.
+
+The rows of a prompt are decoded as one sequence: at every step each adds a token to it, and a mask lets it see the
+prompt and its own tokens only. In shapes: C continued prompts, W rows of each (`slots`), K tokens held of each.
 
 `Any` stands for transformers' classes: their types are too loose to be of help.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +19,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 ROOM_TOKENS = 32
-SHRINK_BELOW = 0.75  # share of rows still decoding under which the ended ones are dropped from the batch
+SHRINK_BELOW = 0.75  # share of slots still decoding under which the ended ones are dropped from the batch
+MAX_WIDTH, MAX_EMPTY = 16, 0.25  # of the slots: a row's mask reaches over its neighbours' tokens; those without a row
+EVERYBODY, NOBODY, EMPTY = -1, -2, -3  # who may see a token, where it is not one row; a slot without a row
 
 
 def decode(
@@ -32,61 +39,138 @@ def decode(
     Greedy without `draws`: uniform numbers in [0, 1) of shape (prompts, max_new_tokens). A prompt's tokens depend on
     its own row of them alone. A list given as `log_probs` is filled with the tokens', one list per prompt.
     """
-    cache, device = build_cache(model.config), next(model.parameters()).device
+    device = next(model.parameters()).device
     ends = torch.tensor(sorted(end_ids), device=device)
     outputs: list[list[int]] = [[] for _ in prompts]
     if log_probs is not None:
         log_probs.extend([] for _ in prompts)
-    rows = torch.arange(len(prompts), device=device)  # which prompt each row of the batch continues; -1: none
-    logits, mask = _read_prompts(model, prompts, cache, device)
-    places = mask.sum(-1, keepdim=True) - 1
+    batch, logits = _Batch.read(model, prompts, device)
     for step in range(max_new_tokens):
-        chosen = logits.argmax(-1) if draws is None else _draw(logits.float() / temperature, draws[:, step].to(device))
+        rows, scaled = batch.slots.flatten(), logits.float() / temperature
+        chosen = logits.argmax(-1) if draws is None else _draw(scaled, draws[:, step].to(device)[rows.clamp(min=0)])
         _append(outputs, rows, chosen)
         if log_probs is not None:
-            _append(log_probs, rows, _score(logits.float() / temperature, chosen))
-        rows = torch.where(torch.isin(chosen, ends), -1, rows)
-        kept = (rows >= 0).nonzero()[:, 0]
-        if len(kept) == 0 or step + 1 == max_new_tokens:
+            _append(log_probs, rows, _score(scaled, chosen))
+        tokens = batch.end(chosen.view_as(batch.slots), ends)
+        if not len(tokens) or step + 1 == max_new_tokens:
             break
-        if len(kept) < SHRINK_BELOW * len(rows):
-            rows, chosen, mask, places = rows[kept], chosen[kept], mask[kept], places[kept]
-            draws = draws if draws is None else draws[kept]
-            cache.batch_select_indices(kept)
-        places = places + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = _run(model, chosen[:, None], mask, places, cache)
+        logits = batch.run(model, tokens)
     return outputs
 
 
-def _read_prompts(
-    model: Any, prompts: Sequence[Sequence[int]], cache: DynamicCache, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits after each prompt, and the mask of the cache's tokens; a prompt that stands in several rows runs once."""
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    tokens, mask = pad_left(distinct, device)
-    logits = _run(model, tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
-    if len(distinct) == len(prompts):
-        return logits, mask
-    place_of = {prompt: place for place, prompt in enumerate(distinct)}
-    repeats = torch.tensor([place_of[tuple(prompt)] for prompt in prompts], device=device)
-    cache.batch_select_indices(repeats)
-    return logits[repeats], mask[repeats]
+class _Batch:
+    """What is being decoded: which rows, and the keys and values that they continue."""
+
+    def __init__(self, slots: torch.Tensor, seen_by: torch.Tensor, places: torch.Tensor, cache: DynamicCache) -> None:
+        self.slots = slots  # (C, W): the row that each continues, or EMPTY
+        self._seen_by = seen_by  # (C, K): the row that may look at a token, or EVERYBODY, or NOBODY
+        self._places = places  # (C, 1): position of the last token
+        self._cache = cache
+        self._is_wide = slots.shape[1] > 1
+
+    @classmethod
+    def read(cls, model: Any, prompts: Sequence[Sequence[int]], device: torch.device) -> "tuple[_Batch, torch.Tensor]":
+        """The batch, and the logits after each prompt: shape (C · W, vocabulary). An equal prompt runs once."""
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(tuple(prompt), []).append(row)
+        cache = build_cache(model.config)
+        tokens, mask = pad_left(list(rows_of), device)
+        logits = _run(model, tokens, mask, (mask.cumsum(-1) - 1).clamp(min=0), cache)
+        width = choose_width(map(len, rows_of.values())) if _takes_masks(model, cache) else 1
+        parts = [
+            (number, rows[first : first + width])
+            for number, rows in enumerate(rows_of.values())
+            for first in range(0, len(rows), width)
+        ]
+        numbers = torch.tensor([number for number, _ in parts], device=device)
+        if len(parts) > len(rows_of):
+            cache.batch_select_indices(numbers)
+        slots = torch.tensor([rows + [EMPTY] * (width - len(rows)) for _, rows in parts], device=device)
+        mask = mask[numbers]
+        batch = cls(slots, torch.where(mask > 0, EVERYBODY, NOBODY), mask.sum(-1, keepdim=True) - 1, cache)
+        return batch, logits[:, -1][numbers].repeat_interleave(width, dim=0)
+
+    def end(self, chosen: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """Let go of the rows that have ended; what is left of the tokens `chosen`. Shapes: (C, W)."""
+        self.slots = torch.where(torch.isin(chosen, ends), EMPTY, self.slots)
+        alive = self.slots >= 0
+        kept, width = alive.any(-1).nonzero()[:, 0], int(alive.sum(-1).max())
+        if len(kept) * width >= SHRINK_BELOW * alive.numel():
+            return chosen
+        order = alive[kept].long().argsort(dim=-1, descending=True, stable=True)[:, :width]
+        self.slots, self._seen_by, self._places = (
+            self.slots[kept].gather(1, order),
+            self._seen_by[kept],
+            self._places[kept],
+        )
+        self._cache.batch_select_indices(kept)
+        return chosen[kept].gather(1, order)
+
+    def fill(self, num_new_tokens: int) -> None:
+        """Hold so many tokens more of each row."""
+        layers: Any = self._cache.layers
+        for layer in layers:
+            num_rows, heads, _, size = layer.keys.shape
+            new = layer.keys.new_zeros(num_rows, heads, num_new_tokens * self.slots.shape[1], size)
+            layer.update(new, new)
+
+    def run(self, model: Any, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits after one more token of each slot: shapes (C · W, vocabulary) and (C, W)."""
+        self._places = self._places + 1
+        self._seen_by = torch.cat([self._seen_by, self.slots], dim=1)
+        seen_by = self._seen_by[:, None, None]
+        mask = (seen_by == EVERYBODY) | (seen_by == self.slots[:, None, :, None])  # (C, 1, W, K)
+        if not self._is_wide:
+            mask = self._seen_by != NOBODY
+        elif model.config._attn_implementation == "eager":  # adds it to the scores
+            mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill_(~mask, torch.finfo(model.dtype).min)
+        logits = _run(model, tokens, mask, self._places.expand_as(tokens), self._cache, num_logits=tokens.shape[1])
+        return logits.flatten(0, 1)
+
+
+def fill_cache(model: Any, prompts: Sequence[Sequence[int]], num_new_tokens: int) -> None:
+    """Take the memory that `decode` takes at its last token."""
+    batch, _ = _Batch.read(model, prompts, next(model.parameters()).device)
+    batch.fill(num_new_tokens)
+
+
+def choose_width(sizes: Iterable[int]) -> int:
+    """How many of a prompt's rows are decoded as one sequence: as many as leave few slots empty."""
+    counts = Counter(sizes)
+    num_rows = sum(size * count for size, count in counts.items())
+    for width in range(min(MAX_WIDTH, max(counts)), 1, -1):
+        num_slots = sum(-(-size // width) * width * count for size, count in counts.items())
+        if num_rows >= (1 - MAX_EMPTY) * num_slots:
+            return width
+    return 1
+
+
+def _takes_masks(model: Any, cache: DynamicCache) -> bool:
+    """Whether attention sees all tokens that a mask of our own shows it, and no others."""
+    layers_see_all = all(type(layer) is _RoomyLayer for layer in cache.layers)
+    return layers_see_all and model.config._attn_implementation in ("sdpa", "eager")
 
 
 def _run(
-    model: Any, tokens: torch.Tensor, mask: torch.Tensor, places: torch.Tensor, cache: DynamicCache
+    model: Any,
+    tokens: torch.Tensor,
+    mask: torch.Tensor,
+    places: torch.Tensor,
+    cache: DynamicCache,
+    *,
+    num_logits: int = 1,
 ) -> torch.Tensor:
-    """Logits of the last token of every row: shape (rows, vocabulary)."""
+    """Logits of the last tokens of every row: shape (rows, num_logits, vocabulary)."""
     output = model(
         input_ids=tokens,
         attention_mask=mask,
         position_ids=places,
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        logits_to_keep=num_logits,
     )
-    logits: torch.Tensor = output.logits[:, -1]
+    logits: torch.Tensor = output.logits
     return logits
 
 

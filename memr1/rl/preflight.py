@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.distributed import DistributedBackend
 from trl.models.utils import add_hooks, remove_hooks
 
-from memr1.agents.decoding import build_cache
+from memr1.agents.decoding import fill_cache
 from memr1.errors import TrainingError
 from memr1.rl.grpo import SharedPromptGrpo
 
@@ -77,7 +77,9 @@ def rehearse_training(trainer: SharedPromptGrpo, prompt: Sequence[int]) -> None:
     model.train()  # as in a step: gradient checkpointing looks at it
     with torch.random.fork_rng(devices):
         num_new = settings.max_completion_length
-        _fill_cache(trainer, *build_rows(prompt, num_new, num_together, -(-num_together // group), trainer))
+        together, _ = build_rows(prompt, num_new, num_together, -(-num_together // group), trainer)
+        with trainer.whole_model() as whole:
+            fill_cache(whole, together[:, :-num_new].tolist(), num_new)
         num_prompts = -(-num_rows // group) + (num_rows % group > 0)  # a group may be cut at either end
         _run_backward(trainer, *build_rows(prompt, num_new, num_rows, min(num_rows, num_prompts), trainer), num_new)
     model.train(was_training)
@@ -101,23 +103,6 @@ def is_shortage(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return any(words in str(error).lower() for words in SHORTAGES)
-
-
-@torch.no_grad()
-def _fill_cache(trainer: SharedPromptGrpo, tokens: torch.Tensor, mask: torch.Tensor) -> None:
-    """Keys and values of whole completions, the prompts' computed once each as `memr1.agents.decoding` does."""
-    places = torch.unique(tokens[:, 0], return_inverse=True)[1]
-    firsts = torch.stack([(places == place).nonzero()[0, 0] for place in range(int(places.max()) + 1)])
-    with trainer.whole_model() as model:
-        cache = build_cache(model.config)
-        model(
-            input_ids=tokens[firsts],
-            attention_mask=mask[firsts],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache.batch_select_indices(places)
 
 
 def _run_backward(trainer: SharedPromptGrpo, tokens: torch.Tensor, mask: torch.Tensor, num_new_tokens: int) -> None:

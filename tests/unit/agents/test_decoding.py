@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, Qwen2ForCausalLM
 
-from memr1.agents.decoding import _draw, decode
+from memr1.agents.decoding import _draw, choose_width, decode
 from tests.builders import random_qwen2
 
 END, NEW_TOKENS = 1, 8
@@ -33,13 +33,36 @@ def test_greedy_decoding_gives_what_generate_gives_row_by_row(model: Qwen2ForCau
     assert len({len(ids) for ids in ours}) > 1
 
 
-def test_a_repeated_prompt_runs_once(model: Qwen2ForCausalLM) -> None:
-    rows: list[int] = []
-    hook = model.model.layers[0].register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[0]))
+def test_a_repeated_prompt_runs_once_and_its_rows_are_decoded_as_one_sequence(model: Qwen2ForCausalLM) -> None:
+    shapes: list[tuple[int, ...]] = []
+    hook = model.model.layers[0].register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape[:2])))
     with torch.no_grad():
-        decode(model, PROMPTS, end_ids=[END], max_new_tokens=2)
+        decode(model, [PROMPTS[0]] * 4 + [PROMPTS[3]] * 4, end_ids=[], max_new_tokens=3)
     hook.remove()
-    assert rows == [3, 6]
+    assert shapes == [(2, 6), (2, 4), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "width"),
+    [([1, 1, 1], 1), ([8, 8, 8], 8), ([8, 8, 3], 8), ([3, 2, 1], 2), ([1] * 9 + [8], 1), ([100], 16)],
+)
+def test_rows_share_a_sequence_as_long_as_few_slots_stay_empty(sizes: list[int], width: int) -> None:
+    assert choose_width(sizes) == width
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_of_either_kind_sees_the_prompt_and_the_rows_own_tokens_only(attention: str) -> None:
+    model = random_qwen2(40)
+    model.set_attn_implementation(attention)
+    draws = torch.rand(6, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    prompts = [PROMPTS[0]] * 3 + [PROMPTS[3]] * 3
+    with torch.no_grad():
+        together = decode(model, prompts, end_ids=[END, 3, 7], max_new_tokens=12, draws=draws)
+        alone = [
+            decode(model, [prompt], end_ids=[END, 3, 7], max_new_tokens=12, draws=draws[[row]])[0]
+            for row, prompt in enumerate(prompts)
+        ]
+    assert together == alone
 
 
 def test_sampling_draws_by_the_models_own_shares(model: Qwen2ForCausalLM) -> None:

@@ -72,9 +72,9 @@ def test_the_rehearsal_computes_a_whole_micro_batch_of_the_longest_example(
     rehearsal = MemoryPreflight(trainer, [prompt_row("short", "ab"), prompt_row("long", "x" * 99)])
     with caplog.at_level("INFO"):
         rehearsal.on_train_begin(trainer.args, trainer.state, trainer.control)
-    # 16 completions of 8 tokens in one generation of 4 prompts; a micro-batch is 8 rows of 2 prompts, whose last token
+    # 16 completions in one generation of 4 prompts, read once; a micro-batch is 8 rows of 2 prompts, whose last token
     # runs with the completion. The template adds a line feed to the 99 characters.
-    assert seen == [((4, 108), False), ((2, 99), True), ((8, 9), True)]
+    assert seen == [((4, 100), False), ((2, 99), True), ((8, 9), True)]
     assert all(weights.grad is None for weights in trainer.model.parameters())
     assert "memory preflight: example long, a prompt of 100 tokens" in caplog.text
 
