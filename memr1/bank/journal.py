@@ -148,7 +148,7 @@ class JournalFile:
             if lines:
                 self._refuse_strangers()
                 self._write(lines)
-        except BaseException:
+        except BaseException:  # raised again; also after an interrupt nothing may point at lines that are in no file
             self._forget_unwritten()
             raise
         finally:
