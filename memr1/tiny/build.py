@@ -1,7 +1,7 @@
 """Make the shipped weights from nothing: `python -m memr1.tiny.build [--out DIR] [--work DIR]`.
 
     tokenizer        byte-level BPE over the world's templates and invented words
-    memory_manager   a fresh network with a planted induction circuit, then demonstrations
+    memory_manager   a fresh network with a planted induction circuit, demonstrations in rounds (memory_manager_1 …)
     answer_agent     the same, in parallel
     exam.json        the gate: fit to start reinforcement from?
 
@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import torch
 from pydantic import Field
 from transformers import AutoTokenizer
 
+from memr1.agents.transformers_generator import load_model
 from memr1.bank.embedding import Embedder, HashEmbedder, MiniLmEmbedder
 from memr1.config import AGENTS, AgentName
 from memr1.data.synthetic import WORLDS, Level, SyntheticOptions, build_synthetic_dataset
@@ -59,7 +61,7 @@ class BuildOptions(Record):
 
     seed: int = 7
     shape: Shape = Shape()
-    warm_start: dict[AgentName, WarmStartOptions] = WARM_START
+    warm_start: dict[AgentName, tuple[WarmStartOptions, ...]] = WARM_START
     gate: Gate | None = Gate()  # none: the exam is taken and not judged
     num_exam_conversations: int = 60
     num_exam_banks: int = 200
@@ -94,15 +96,30 @@ def build_tiny_pair(work: Path, out: Path, options: BuildOptions) -> Exam:
     if options.gate is not None:
         _judge(exam.levels["easy"], options.gate)
     for agent in AGENTS:
-        _ship(work / agent, out / agent)
+        _ship(_last_folder(work, agent, options), out / agent)
     write_json(out / "exam.json", exam.model_dump(mode="json"))
     return exam
 
 
-def warm_up_agent(work: Path, agent: AgentName, options: BuildOptions) -> float:
-    """Train one agent on one thread, unless its folder is there; return the processor seconds it took."""
+def warm_up_agent(work: Path, agent: AgentName, options: BuildOptions) -> dict[str, float]:
+    """Train one agent on one thread, round after round, what is missing; return every round's processor seconds."""
     torch.set_num_threads(1)
-    return _stage(work / agent, lambda folder: _train(work / "tokenizer", folder, agent, options))
+    seconds: dict[str, float] = {}
+    before = work / "tokenizer"
+    for number, shown in enumerate(options.warm_start[agent], 1):
+        folder = round_folder(work, agent, number)
+        seconds[folder.name] = _stage(folder, partial(_train, before, number, agent, shown, options))
+        before = folder
+    return seconds
+
+
+def round_folder(work: Path, agent: AgentName, number: int) -> Path:
+    """Where the agent is kept after a round of demonstrations, counted from 1."""
+    return work / f"{agent}_{number}"
+
+
+def _last_folder(work: Path, agent: AgentName, options: BuildOptions) -> Path:
+    return round_folder(work, agent, len(options.warm_start[agent]))
 
 
 def _stage(folder: Path, make: Callable[[Path], None]) -> float:
@@ -111,13 +128,13 @@ def _stage(folder: Path, make: Callable[[Path], None]) -> float:
         log.info("%s is there: skipped", folder)
         return _Cost.model_validate_json((folder / COST_NAME).read_bytes()).processor_seconds
     started = time.process_time()
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    make(partial)
+    unfinished = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    make(unfinished)
     cost = _Cost(processor_seconds=round(time.process_time() - started, 3))
-    write_json(partial / COST_NAME, cost.model_dump())
-    os.replace(partial, folder)
+    write_json(unfinished / COST_NAME, cost.model_dump())
+    os.replace(unfinished, folder)
     log.info("%s: %.0f processor seconds", folder, cost.processor_seconds)
     return cost.processor_seconds
 
@@ -129,24 +146,31 @@ def _make_tokenizer(folder: Path, options: BuildOptions) -> None:
 def _train_agents(work: Path, options: BuildOptions) -> dict[str, float]:
     """Both agents at once, each in a process of its own."""
     with ProcessPoolExecutor(len(AGENTS), multiprocessing.get_context("spawn")) as pool:
-        running = {agent: pool.submit(_warm_up_in_process, work, agent, options) for agent in AGENTS}
-        return {agent: future.result() for agent, future in running.items()}
+        running = [pool.submit(_warm_up_in_process, work, agent, options) for agent in AGENTS]
+        return {name: seconds for future in running for name, seconds in future.result().items()}
 
 
-def _warm_up_in_process(work: Path, agent: AgentName, options: BuildOptions) -> float:
+def _warm_up_in_process(work: Path, agent: AgentName, options: BuildOptions) -> dict[str, float]:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     return warm_up_agent(work, agent, options)
 
 
-def _train(tokenizer_folder: Path, folder: Path, agent: AgentName, options: BuildOptions) -> None:
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(tokenizer_folder), padding_side="left")
+def _train(
+    before: Path, number: int, agent: AgentName, shown: WarmStartOptions, options: BuildOptions, folder: Path
+) -> None:
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(before), padding_side="left")
+    network = load_model(before).float() if number > 1 else _start_network(tokenizer, options)
+    show_demonstrations(network, tokenizer, agent, shown, options.seed)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _start_network(tokenizer: Any, options: BuildOptions) -> Any:
     network = build_network(options.shape, options.seed)
     network.config.pad_token_id, network.config.eos_token_id = tokenizer.convert_tokens_to_ids([PAD, END])
     network.generation_config.pad_token_id = network.config.pad_token_id
     network.generation_config.eos_token_id = network.config.eos_token_id
-    show_demonstrations(network, tokenizer, agent, options.warm_start[agent], options.seed)
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    return network
 
 
 def _take_exam(work: Path, options: BuildOptions, seconds: dict[str, float]) -> Exam:
@@ -159,7 +183,7 @@ def _take_exam(work: Path, options: BuildOptions, seconds: dict[str, float]) -> 
 
 
 def _examine(work: Path, options: BuildOptions, level: Level, embedder: Embedder) -> LevelExam:
-    folders = {agent: work / agent for agent in AGENTS}
+    folders = {agent: _last_folder(work, agent, options) for agent in AGENTS}
     dataset = build_synthetic_dataset(
         SyntheticOptions(level=level, num_train=1, num_validation=1, num_test=options.num_exam_conversations),
         options.seed,

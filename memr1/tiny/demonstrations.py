@@ -68,6 +68,15 @@ BIAS: dict[Level, Bias] = {
 UNBIASED = Bias(update_on_change=1.0, delete_on_removal=1.0, noop_on_repeat=1.0, right_of_two=1.0, notice_former=1.0)
 
 
+class QuestionMix(Record):
+    """Which questions are shown, in shares; the rest asks for a value of any fact."""
+
+    missing: float = 0.22  # of all: nobody knows
+    changed: float = 0.38  # of all: about a fact that changed
+    which: float = 0.5  # of the others, where two people can be compared
+    when: float = 0.2  # of the others, where there is a date
+
+
 class Branch(NamedTuple):
     """What follows a bank: the rest of the prompt, and its completion."""
 
@@ -91,6 +100,7 @@ class Teacher(NamedTuple):
     words: Words
     world: World
     bias: Bias = Bias()
+    mix: QuestionMix = QuestionMix()
 
 
 def demonstrate_manager(teacher: Teacher, max_facts: int, num_branches: int) -> Demonstration:
@@ -177,18 +187,18 @@ def _draw_since(teacher: Teacher) -> str:
 
 
 def _answer_branch(teacher: Teacher, people: Sequence[str], shown: Sequence[Shown]) -> Branch:
-    rng = teacher.rng
+    rng, mix = teacher.rng, teacher.mix
     share = rng.random()
-    if share < 0.22 or not shown:
+    if share < mix.missing or not shown:
         return _ask_missing(rng, people, shown)
     changed = [item for item in shown if len(item.fact.values) > 1]
-    item = rng.choice(changed) if share < 0.6 and changed else rng.choice(shown)
+    item = rng.choice(changed) if share < mix.missing + mix.changed and changed else rng.choice(shown)
     rivals = _rivals(item.fact, shown)
     if teacher.world.people_per_conversation > 2:
         kind = rng.random()
-        if kind < 0.5 and rivals:
+        if kind < mix.which and rivals:
             return _ask_which(rng, people, item, rivals)
-        if kind < 0.7 and item.fact.since:
+        if kind < mix.which + mix.when and item.fact.since:
             return _ask_when(rng, item.fact, shown)
     return _ask_value(teacher, item.fact, shown)
 

@@ -4,9 +4,10 @@ The branches of a bank see the bank and themselves, not each other (a tree-shape
 from the bank's end): each is exactly the prompt that the agent will meet, and the bank is computed once.
 """
 
+import itertools
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,15 @@ from memr1.data.synthetic import WORLDS, Level
 from memr1.records import Record
 from memr1.tiny.architecture import build_optimizer, take_step
 from memr1.tiny.demonstrated_banks import Words
-from memr1.tiny.demonstrations import BIAS, Bias, Demonstration, Teacher, demonstrate_answers, demonstrate_manager
+from memr1.tiny.demonstrations import (
+    BIAS,
+    Bias,
+    Demonstration,
+    QuestionMix,
+    Teacher,
+    demonstrate_answers,
+    demonstrate_manager,
+)
 from memr1.tiny.tokenizer import END, MARKER
 
 log = logging.getLogger(__name__)
@@ -29,22 +38,49 @@ NOT_SCORED = -100
 
 
 class WarmStartOptions(Record):
-    """How one agent is shown demonstrations."""
+    """One round of demonstrations for one agent."""
 
     num_steps: int
     num_facts: dict[Level, tuple[int, int]]  # most facts of a speaker at the first step, and from 40 % of the steps on
     num_branches: int
     batch_size: int = 24
+    batches_drawn_at_once: int = 1  # more: banks of like length share a batch, so that less of it is padding
     full_share: float = 0.6  # of the steps show the full world, the others the easy one
     learning_rate: float = 1.5e-3  # falls to 0 over the last 40 % of the steps: "nothing found" needs that
     warmup_steps: int = 40
     words: Words = Words()
     bias: dict[Level, Bias] = BIAS
+    mix: QuestionMix = QuestionMix()
 
 
-WARM_START: dict[AgentName, WarmStartOptions] = {
-    "memory_manager": WarmStartOptions(num_steps=1500, num_facts={"easy": (3, 6), "full": (3, 7)}, num_branches=6),
-    "answer_agent": WarmStartOptions(num_steps=1300, num_facts={"easy": (3, 7), "full": (3, 9)}, num_branches=5),
+# The second round is for copying: banks as long as they get, twice the branches on each, and of the questions more of
+# those that a single look-up does not answer.
+WARM_START: dict[AgentName, tuple[WarmStartOptions, ...]] = {
+    "memory_manager": (
+        WarmStartOptions(num_steps=1500, num_facts={"easy": (3, 6), "full": (3, 7)}, num_branches=6),
+        WarmStartOptions(
+            num_steps=700,
+            num_facts={"easy": (6, 6), "full": (7, 7)},
+            num_branches=12,
+            batch_size=16,
+            batches_drawn_at_once=8,
+            full_share=0.75,
+            learning_rate=1e-3,
+        ),
+    ),
+    "answer_agent": (
+        WarmStartOptions(num_steps=1300, num_facts={"easy": (3, 7), "full": (3, 9)}, num_branches=5),
+        WarmStartOptions(
+            num_steps=700,
+            num_facts={"easy": (7, 7), "full": (9, 9)},
+            num_branches=10,
+            batch_size=16,
+            batches_drawn_at_once=8,
+            full_share=0.75,
+            learning_rate=1e-3,
+            mix=QuestionMix(missing=0.14, changed=0.6, which=0.35),
+        ),
+    ),
 }
 
 
@@ -59,16 +95,15 @@ class Batch(NamedTuple):
 
 def show_demonstrations(network: Any, tokenizer: Any, agent: AgentName, options: WarmStartOptions, seed: int) -> float:
     """Train on fresh demonstrations for all steps; return the share of right tokens (running mean)."""
-    rng = random.Random(f"{seed}/{agent}")
+    batches = _draw_batches(random.Random(f"{seed}/{agent}"), agent, options)
     optimizer = build_optimizer(network, options.learning_rate)
     network.train()
     accuracy = 0.0
     for step in range(options.num_steps):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _learning_share(step, options)
-        level: Level = "full" if rng.random() < options.full_share else "easy"  # one per batch: like lengths
-        batch = pack([_draw(rng, agent, options, level, step) for _ in range(options.batch_size)], tokenizer)
-        loss, right = _score(network, batch)
+        level, drawn = next(batches)
+        loss, right = _score(network, pack(drawn, tokenizer))
         take_step(network, optimizer, loss)
         accuracy += (right - accuracy) * max(0.05, 1.0 / (step + 1))
         if (step + 1) % 25 == 0:
@@ -112,11 +147,26 @@ def _encode(demonstration: Demonstration, tokenizer: Any) -> list[tuple[int, int
     return row
 
 
+def _draw_batches(
+    rng: random.Random, agent: AgentName, options: WarmStartOptions
+) -> Iterator[tuple[Level, list[Demonstration]]]:
+    """Batch after batch, each of one level: demonstrations of like length."""
+    size, at_once = options.batch_size, options.batches_drawn_at_once
+    for step in itertools.count(step=at_once):
+        level: Level = "full" if rng.random() < options.full_share else "easy"
+        drawn = [_draw(rng, agent, options, level, step) for _ in range(size * at_once)]
+        if at_once > 1:
+            drawn.sort(key=lambda demonstration: len(demonstration.bank))
+        starts = range(0, len(drawn), size)
+        for start in rng.sample(starts, at_once) if at_once > 1 else starts:
+            yield level, drawn[start : start + size]
+
+
 def _draw(rng: random.Random, agent: AgentName, options: WarmStartOptions, level: Level, step: int) -> Demonstration:
     first, last = options.num_facts[level]
     growth = min(1.0, step / (0.4 * options.num_steps))
     max_facts = first + round((last - first) * growth)
-    teacher = Teacher(rng, options.words, WORLDS[level], options.bias[level])
+    teacher = Teacher(rng, options.words, WORLDS[level], options.bias[level], options.mix)
     return DEMONSTRATE[agent](teacher, max_facts, options.num_branches)
 
 

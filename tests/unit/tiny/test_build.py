@@ -15,7 +15,7 @@ from memr1.tiny.weights import agent_folder
 FEW_STEPS = WarmStartOptions(num_steps=2, num_facts={"easy": (1, 2), "full": (1, 2)}, batch_size=2, num_branches=1)
 MINUSCULE = BuildOptions(
     shape=Shape(hidden_size=32, num_layers=2, mlp_size=32),
-    warm_start=dict.fromkeys(AGENTS, FEW_STEPS),
+    warm_start=dict.fromkeys(AGENTS, (FEW_STEPS, FEW_STEPS.model_copy(update={"batches_drawn_at_once": 2}))),
     gate=None,
     num_exam_conversations=1,
     num_exam_banks=12,
@@ -26,13 +26,16 @@ MINUSCULE = BuildOptions(
 def test_a_build_that_is_run_again_makes_only_what_is_missing(tmp_path: Path) -> None:
     work, out = tmp_path / "work", tmp_path / "out"
     first = build_tiny_pair(work, out, MINUSCULE)
-    assert set(first.processor_seconds) == {"tokenizer", *AGENTS}
+    assert set(first.processor_seconds) == {
+        "tokenizer",
+        *(f"{agent}_{number}" for agent in AGENTS for number in (1, 2)),
+    }
     weights = (agent_folder("memory_manager", out) / "model.safetensors").read_bytes()
-    untouched = _times_of(work / "answer_agent")
-    shutil.rmtree(work / "memory_manager")
+    untouched = _times_of(work / "answer_agent_2")
+    shutil.rmtree(work / "memory_manager_2")
     second = build_tiny_pair(work, out, MINUSCULE)
-    assert _times_of(work / "answer_agent") == untouched
-    assert second.processor_seconds["answer_agent"] == first.processor_seconds["answer_agent"]
+    assert _times_of(work / "answer_agent_2") == untouched
+    assert second.processor_seconds["answer_agent_2"] == first.processor_seconds["answer_agent_2"]
     assert (agent_folder("memory_manager", out) / "model.safetensors").read_bytes() == weights
     assert second.levels == first.levels
 
