@@ -80,20 +80,21 @@ class EntryTable:
         matrix = np.asarray(rows["vector"].combine_chunks().flatten(), dtype=np.float32).reshape(-1, self._dimension)
         return dict(zip(rows["text"].to_pylist(), matrix, strict=True))
 
-    def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
-        """Write the rows of these entries, in place of those that have their keys. Raises BankUnavailable."""
+    def write(self, entries: Sequence[MemoryEntry], vectors: Vectors, stale: Sequence[Key]) -> None:
+        """Drop the stale rows, then append. Raises BankUnavailable.
+
+        `merge_insert` would do both at once, and read the whole table, vectors included, wherever a row changes: its
+        memory grows with the table. A crash between the two leaves rows out, which the next opening notices.
+        """
+        listed = ",".join(f"'{key_digest(*key)}'" for key in stale)
         rows = [_build_row(entry, vector) for entry, vector in zip(entries, vectors, strict=True)]
-        merge = self._table.merge_insert("key").when_matched_update_all().when_not_matched_insert_all()
         with self._writing():
-            merge.execute(pa.Table.from_pylist(rows, schema=self._schema))
+            if stale:
+                self._table.delete(f"key IN ({listed})")
+            if rows:
+                self._table.add(pa.Table.from_pylist(rows, schema=self._schema))
         if self._num_writes >= WRITES_PER_TIDY:
             self._tidy_where_needed()
-
-    def remove(self, keys: Sequence[Key]) -> None:
-        """Delete these rows; a missing one is no error. Raises BankUnavailable."""
-        listed = ",".join(f"'{key_digest(*key)}'" for key in keys)
-        with self._writing():
-            self._table.delete(f"key IN ({listed})")
 
     def wait(self) -> None:
         """Return at once: a disk that failed may take the next write, or it will say so again."""

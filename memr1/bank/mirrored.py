@@ -29,7 +29,7 @@ ROWS_AT_OPENING = 2_048  # that differ: fewer wait for the next change, or for t
 
 
 class Mirror(Protocol):
-    """One row per entry of all scopes. Writing and removing may be repeated: the result is the same."""
+    """One row per entry of all scopes."""
 
     def take_digests(self) -> dict[Key, str]:
         """`entry_digest` of every row, as the mirror was found when it was opened. To be asked for once."""
@@ -39,12 +39,11 @@ class Mirror(Protocol):
         """Text → vector, for the rows of a scope; none when they cannot be read."""
         ...
 
-    def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
-        """Write the rows of these entries, in place of those that have their keys. Raises BankError."""
-        ...
+    def write(self, entries: Sequence[MemoryEntry], vectors: Vectors, stale: Sequence[Key]) -> None:
+        """Write the rows of these entries, and drop all others with the keys in `stale`. Raises BankError.
 
-    def remove(self, keys: Sequence[Key]) -> None:
-        """Delete these rows; a missing one is no error. Raises BankError."""
+        A key that has a row already is in `stale`, whether it is written anew or not; one without a row may be.
+        """
         ...
 
     def wait(self) -> None:
@@ -81,6 +80,7 @@ class MirroredStore:
         self.changing = self._memory.changing  # of the mirror, too
         self._banks: BankShelf[MirroredBank] = BankShelf()
         self._changed: dict[Key, MemoryEntry | None] = {}  # rows to be written, or removed
+        self._new: set[Key] = set()  # of these, the keys that surely have no row
         self._in_group = self._fell_behind = self._closed = False
         with ExitStack() as opened:
             opened.callback(self._memory.close)
@@ -128,7 +128,10 @@ class MirroredStore:
         for record in records:
             changed = record.after or record.before
             if changed is not None:
-                self._changed[changed.scope, changed.id] = record.after
+                key = changed.scope, changed.id
+                if record.before is None and key not in self._changed:
+                    self._new.add(key)
+                self._changed[key] = record.after
         self._follow(self._rows_per_write)
 
     def _follow(self, num_rows: int) -> None:
@@ -153,12 +156,11 @@ class MirroredStore:
 
     def _write(self) -> None:
         """Bring the mirror up to the journal. Raises BankError; the journal then still has everything."""
-        written = [entry for entry in self._changed.values() if entry is not None]
-        removed = [key for key, entry in self._changed.items() if entry is None]
-        if written:
-            self._mirror.put(written, self._embedder.embed([entry.text for entry in written]))
-        if removed:
-            self._mirror.remove(removed)
+        entries = [entry for entry in self._changed.values() if entry is not None]
+        stale = [key for key in self._changed if key not in self._new]
+        self._new.clear()  # should this fail, they may have rows all the same
+        if self._changed:
+            self._mirror.write(entries, self._embedder.embed([entry.text for entry in entries]), stale)
         self._changed.clear()
         self._fell_behind = False
 

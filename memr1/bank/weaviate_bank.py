@@ -13,7 +13,7 @@ import asyncio
 import atexit
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -121,8 +121,11 @@ class WeaviateMirror:
             return {}
         return {row.properties["text"]: np.asarray(row.vector["default"], dtype=np.float32) for row in rows}
 
-    def put(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
-        """Write the rows, so many per call. Raises BankUnavailable, or BankError that names every refused entry."""
+    def write(self, entries: Sequence[MemoryEntry], vectors: Vectors, stale: Sequence[Key]) -> None:
+        """Write the rows, so many per call, over those that they replace; then delete the others that are stale.
+
+        Raises BankUnavailable, or BankError that names every refused entry.
+        """
         rows = [self._build_row(entry, vector) for entry, vector in zip(entries, vectors, strict=True)]
         sizes = [len(entry.text.encode()) for entry in entries]
         for call in cut_into_calls(sizes, ROWS_PER_CALL, BYTES_PER_CALL):
@@ -130,14 +133,7 @@ class WeaviateMirror:
             refusals = self._connection.call(lambda client, chunk=chunk: self._insert(client, chunk))  # type: ignore[misc]
             if refusals:
                 raise BankError(f"Weaviate refused {len(refusals)} of {len(chunk)} rows: {'; '.join(refusals)}")
-
-    def remove(self, keys: Sequence[Key]) -> None:
-        """Delete the rows, tenant by tenant. Raises BankUnavailable, or BankError when the server kept some."""
-        for scope, group in groupby(sorted(keys), key=lambda key: key[0]):
-            tenant = tenant_name(self._identity, scope)
-            ids = [object_id(tenant, entry_id) for _, entry_id in group]
-            for start in range(0, len(ids) if tenant in self._tenants else 0, ROWS_PER_CALL):
-                self._delete(tenant, ids[start : start + ROWS_PER_CALL])
+        self._remove(set(stale) - {(entry.scope, entry.id) for entry in entries})
 
     def wait(self) -> None:
         """Until the server is ready. Raises BankUnavailable `bank.wait_seconds` after it was lost."""
@@ -146,6 +142,13 @@ class WeaviateMirror:
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
+
+    def _remove(self, keys: Iterable[Key]) -> None:
+        for scope, group in groupby(sorted(keys), key=lambda key: key[0]):
+            tenant = tenant_name(self._identity, scope)
+            ids = [object_id(tenant, entry_id) for _, entry_id in group]
+            for start in range(0, len(ids) if tenant in self._tenants else 0, ROWS_PER_CALL):
+                self._delete(tenant, ids[start : start + ROWS_PER_CALL])
 
     async def _prepare_collection(self, client: Client) -> None:
         name = self._options.collection

@@ -41,7 +41,7 @@ def cut_ending(word: str) -> str:
     return word
 
 
-@lru_cache(maxsize=32_768)
+@lru_cache(maxsize=16_384)  # about 0.8 KiB each
 def count_words(text: str) -> WordCounts:
     """The words of a text without endings, counted once and remembered: ranking asks again and again."""
     words = [cut_ending(word) for word in split_words(text)]

@@ -12,9 +12,12 @@ from pathlib import Path
 import lancedb
 import pytest
 
-from memr1.bank.embedding import HashEmbedder
-from memr1.bank.lancedb_bank import ROWS_PER_WRITE, TABLE_NAME, WRITES_PER_TIDY, LanceStore
+from memr1.bank.embedding import HashEmbedder, Vectors
+from memr1.bank.entry import MemoryEntry
+from memr1.bank.lancedb_bank import ROWS_PER_WRITE, TABLE_NAME, WRITES_PER_TIDY, EntryTable, LanceStore
+from memr1.bank.mirrored import Key, MirroredStore
 from memr1.bank.operation import Operation, Source
+from memr1.errors import BankUnavailable
 from tests.bank_histories import CountingEmbedder, apply_steps, assert_same_banks
 
 ROOT = Path(__file__).parents[3]  # where `tests` can be imported from
@@ -87,6 +90,38 @@ def test_a_table_that_ran_ahead_of_a_lost_journal_end_is_cut_back(tmp_path: Path
     with (tmp_path / "journal.jsonl").open("r+b") as file:
         file.truncate(end + 50)
     assert_undisturbed(tmp_path, 6)
+
+
+def test_rows_that_ran_ahead_give_way_to_what_is_applied_after_them(tmp_path: Path) -> None:
+    """The entries that are added anew have the ids of rows that are still there."""
+    with closing(LanceStore(tmp_path, HashEmbedder(), rows_per_write=1)) as store:
+        apply_steps(store, 0, 6)
+        end = (tmp_path / "journal.jsonl").stat().st_size
+        apply_steps(store, 6, 9)
+    with (tmp_path / "journal.jsonl").open("r+b") as file:
+        file.truncate(end)
+    with closing(LanceStore(tmp_path, HashEmbedder())) as store:
+        apply_steps(store, 6, 12)
+    assert_undisturbed(tmp_path, 12)
+
+
+class LateFailure(EntryTable):
+    """Does its first write, and says that it failed."""
+
+    has_failed = False
+
+    def write(self, entries: Sequence[MemoryEntry], vectors: Vectors, stale: Sequence[Key]) -> None:
+        super().write(entries, vectors, stale)
+        if not self.has_failed:
+            self.has_failed = True
+            raise BankUnavailable("the disk went away after the write")
+
+
+def test_a_write_that_failed_after_it_was_done_leaves_no_row_twice(tmp_path: Path) -> None:
+    embedder = HashEmbedder()
+    with closing(MirroredStore(tmp_path, embedder, lambda: LateFailure(tmp_path, embedder), rows_per_write=4)) as store:
+        apply_steps(store, 0, 20)
+    assert_undisturbed(tmp_path, 20)
 
 
 def test_a_killed_build_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
