@@ -115,7 +115,7 @@ class InMemoryBank:
         self._num_given = len(records) or max((int(entry.id) for entry in entries), default=0)  # sequence numbers
         self._load_vectors = load_vectors if records else None
         self._vectors: Mapping[str, Vectors] = {}
-        self._index: tuple[list[MemoryEntry], EntryIndex] | None = None  # of which entries; made when it is needed
+        self._index: EntryIndex | None = None  # made, and brought up to the entries, when it is needed
         self._changing = changing or threading.RLock()
         self._indexing = threading.Lock()
 
@@ -141,7 +141,7 @@ class InMemoryBank:
             return []
         query = query.encode("utf-8", "replace").decode()  # half a surrogate pair is nothing that can be looked for
         index = self._index_of(entries)
-        vector = self._embedder.embed([embedded_part(query, {entry.speaker for entry in entries})])[0]
+        vector = self._embedder.embed([embedded_part(query, index.speakers)])[0]
         return index.rank(query, vector, speaker=speaker, limit=limit)
 
     def journal(self) -> list[JournalRecord]:
@@ -151,19 +151,21 @@ class InMemoryBank:
     def _index_of(self, entries: list[MemoryEntry]) -> EntryIndex:
         """A change may come in while the index is being made: it is then of the former entries, and used no more."""
         with self._indexing:
-            if self._index is None or self._index[0] is not entries:
-                self._index = entries, EntryIndex(entries, self._embed(entries))
-            return self._index[1]
+            if self._index is None:
+                self._index = EntryIndex(entries, self._embed([entry.text for entry in entries]))
+            elif self._index.entries is not entries:
+                self._index = self._index.changed_to(entries, self._embed)
+            return self._index
 
-    def _embed(self, entries: Sequence[MemoryEntry]) -> Vectors:
-        """One row per entry; what is known already is not computed again."""
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        """One row per text; what is known already is not computed again."""
         if self._load_vectors is not None:
             self._vectors, self._load_vectors = self._load_vectors(self.scope), None
-        unknown = [entry.text for entry in entries if entry.text not in self._vectors]
-        if len(unknown) == len(entries):
+        unknown = [text for text in texts if text not in self._vectors]
+        if len(unknown) == len(texts):
             return self._embedder.embed(unknown)
         computed = dict(zip(unknown, self._embedder.embed(unknown), strict=True))
-        return np.stack([computed[e.text] if e.text in computed else self._vectors[e.text] for e in entries])
+        return np.stack([computed[text] if text in computed else self._vectors[text] for text in texts])
 
 
 class InMemoryStore:

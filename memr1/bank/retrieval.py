@@ -14,7 +14,8 @@ first. Every bank kind ranks by this code, so all give the same order for the sa
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,39 +34,93 @@ DENSE_STEP = 0.5
 
 
 class EntryIndex:
-    """The entries of a bank in the order in which they were added, ready to be ranked: made anew after a change."""
+    """The entries of a bank in the order in which they were added, ready to be ranked."""
 
     def __init__(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
         """`vectors`: shape (len(entries), d), every row of length 1."""
-        self._entries = list(entries)
-        self._speakers = np.array([entry.speaker for entry in entries], dtype=object)
-        self._links = link_neighbours(entries)
-        self._words = [count_words(entry.text) for entry in entries]
-        self._lengths = read_together(np.array([words.length for words in self._words], dtype=float), self._links)
-        self._vectors = _read_vectors(vectors, self._links)
+        self._prepare(entries, _Columns.read(entries, vectors))
+
+    def changed_to(self, entries: Sequence[MemoryEntry], embed: Callable[[Sequence[str]], Vectors]) -> "EntryIndex":
+        """The index of what the bank holds now. Only what lies between the entries that begin and end both is read."""
+        start = _count_same(self.entries, entries)
+        most = min(len(self.entries), len(entries)) - start
+        num_last = min(most, _count_same(reversed(self.entries), reversed(entries)))
+        changed = entries[start : len(entries) - num_last]
+        columns = _Columns.read(changed, embed([entry.text for entry in changed]))
+        parts = self._columns.cut(0, start), columns, self._columns.cut(len(self.entries) - num_last, len(self.entries))
+        index = EntryIndex.__new__(EntryIndex)
+        index._prepare(entries, _Columns.join(parts))
+        return index
+
+    def _prepare(self, entries: Sequence[MemoryEntry], columns: "_Columns") -> None:
+        self.entries = entries
+        self.speakers = {entry.speaker for entry in entries}
+        self._columns = columns
+        self._links = link_neighbours(columns.sittings)
+        self._lengths = read_together(columns.lengths, self._links)
+        self._vectors = _read_vectors(columns.vectors, self._links)
 
     def rank(self, query: str, query_vector: Vectors, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
         """At most `limit` entries (of one speaker, or of all), best first.
 
         `query_vector`, shape (d,), is that of `embedded_part(query, …)`.
         """
-        ranked = np.arange(len(self._entries)) if speaker is None else np.flatnonzero(self._speakers == speaker)
+        ranked = np.arange(len(self.entries)) if speaker is None else np.flatnonzero(self._columns.speakers == speaker)
         if limit <= 0 or not len(ranked):
             return []
-        similarities = np.round(self._vectors[ranked] @ query_vector, SIMILARITY_DECIMALS).astype(float)
+        similarities = np.round((self._vectors @ query_vector)[ranked], SIMILARITY_DECIMALS).astype(float)
         dense = np.rint(_standardise(similarities) / DENSE_STEP) * DENSE_STEP
         scores = np.round(dense + _standardise(self._score_words(query)[ranked]), SIMILARITY_DECIMALS)
-        best = ranked[np.argsort(-scores, kind="stable")[:limit]]
-        return [self._entries[place] for place in best]
+        return [self.entries[place] for place in ranked[_best_places(scores, limit)]]
 
     def _score_words(self, query: str) -> Scores:
         wanted = query_words(query)
-        counts = np.array([[words.counts.get(word, 0) for words in self._words] for word in wanted], dtype=float)
-        return score_bm25(
-            list(wanted.values()),
-            read_together(counts.reshape(len(wanted), len(self._words)), self._links),
-            self._lengths,
+        counts = np.zeros((len(wanted), len(self.entries)))
+        for row, word in zip(counts, wanted, strict=True):
+            held = self._columns.words == hash(word)
+            row[self._columns.owners[held]] = self._columns.counts[held]
+        return score_bm25(list(wanted.values()), read_together(counts, self._links), self._lengths)
+
+
+class _Columns(NamedTuple):
+    """What ranking reads of n entries; and of the different words of each, w of all of them, one behind the other."""
+
+    speakers: NDArray[np.object_]  # (n,)
+    sittings: NDArray[np.int64]  # (n,): entries that may be read together have the same; 0 for one that stands alone
+    lengths: Scores  # (n,): words
+    vectors: Vectors  # (n, d)
+    words: NDArray[np.int64]  # (w,): by `hash`
+    owners: NDArray[np.int64]  # (w,): places of the entries, ascending
+    counts: Scores  # (w,)
+
+    @classmethod
+    def read(cls, entries: Sequence[MemoryEntry], vectors: Vectors) -> "_Columns":
+        texts = [count_words(entry.text) for entry in entries]
+        num_words = np.array([len(text.counts) for text in texts], dtype=np.int64)
+        return cls(
+            np.array([entry.speaker for entry in entries], dtype=object),
+            np.array([sitting_of(entry) for entry in entries], dtype=np.int64),
+            np.array([text.length for text in texts], dtype=float),
+            vectors,
+            np.array([hash(word) for text in texts for word in text.counts], dtype=np.int64),
+            np.repeat(np.arange(len(entries)), num_words),
+            np.array([count for text in texts for count in text.counts.values()], dtype=float),
         )
+
+    def cut(self, start: int, end: int) -> "_Columns":
+        """Of these entries alone."""
+        first, last = np.searchsorted(self.owners, (start, end))
+        part = _Columns._make(
+            [*(column[start:end] for column in self[:4]), *(column[first:last] for column in self[4:])]
+        )
+        return part._replace(owners=part.owners - start)
+
+    @staticmethod
+    def join(parts: Sequence["_Columns"]) -> "_Columns":
+        """Of the entries of all parts, one part behind the other."""
+        starts = np.cumsum([0, *(len(part.speakers) for part in parts)])
+        moved = [part._replace(owners=part.owners + start) for part, start in zip(parts, starts, strict=False)]
+        return _Columns._make(np.concatenate(columns) for columns in zip(*moved, strict=True))
 
 
 def embedded_part(query: str, speakers: Iterable[str]) -> str:
@@ -95,13 +150,17 @@ def score_bm25(times: Sequence[int], counts: Scores, lengths: Scores) -> Scores:
     return scores
 
 
-def link_neighbours(entries: Sequence[MemoryEntry]) -> list[tuple[int, Scores]]:
+def sitting_of(entry: MemoryEntry) -> int:
+    """What all utterances of one sitting have in common; 0 for an entry that is no utterance."""
+    return hash(entry.time) or 1 if entry.text.startswith(f"{entry.speaker}: ") else 0
+
+
+def link_neighbours(sittings: NDArray[np.int64]) -> list[tuple[int, Scores]]:
     """(distance, weights): `weights[i]` is how much entries i and i + distance count for each other; no zero rows."""
-    sittings = [entry.time if entry.text.startswith(f"{entry.speaker}: ") else None for entry in entries]
     links = []
     for distance in range(1, REACH + 1):
-        pairs = zip(sittings, sittings[distance:], strict=False)
-        linked = np.array([STEP_WEIGHT**distance if a is not None and a == b else 0.0 for a, b in pairs])
+        here, there = sittings[:-distance], sittings[distance:]
+        linked = np.where((here == there) & (here != 0), STEP_WEIGHT**distance, 0.0)
         if linked.any():
             links.append((distance, linked))
     return links
@@ -122,6 +181,26 @@ def _read_vectors(vectors: Vectors, links: Sequence[tuple[int, Scores]]) -> Vect
     together = read_together(vectors.T.astype(float), links).T
     lengths = np.linalg.norm(together, axis=1, keepdims=True)
     return np.ascontiguousarray(together / np.maximum(lengths, 1e-12), dtype=np.float32)
+
+
+def _count_same(these: Iterable[object], those: Iterable[object]) -> int:
+    """How many of both, from the first on, are the very same."""
+    count = 0
+    for one, other in zip(these, those, strict=False):
+        if one is not other:
+            break
+        count += 1
+    return count
+
+
+def _best_places(scores: Scores, limit: int) -> NDArray[np.int64]:
+    """The places of the highest scores, best first; of equals the earlier first."""
+    places = np.arange(len(scores))
+    if limit < len(scores):
+        least = np.partition(scores, len(scores) - limit)[len(scores) - limit]
+        places = np.flatnonzero(scores >= least)
+    best: NDArray[np.int64] = places[np.argsort(-scores[places], kind="stable")[:limit]]
+    return best
 
 
 def _standardise(scores: Scores) -> Scores:

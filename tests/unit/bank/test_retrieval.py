@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank
-from memr1.bank.retrieval import EntryIndex, embedded_part, link_neighbours, read_together, score_bm25
+from memr1.bank.retrieval import EntryIndex, embedded_part, link_neighbours, read_together, score_bm25, sitting_of
 from memr1.bank.words import count_words, cut_ending, query_words, split_words
+from tests.bank_histories import CountingEmbedder
 
 NOON = datetime(2024, 5, 1, 12)
 
@@ -29,6 +31,10 @@ def entries_of(texts: list[str], speakers: str = "s", hours: list[int] | None = 
         )
         for number, text in enumerate(texts, 1)
     ]
+
+
+def sittings_of(entries: list[MemoryEntry]) -> NDArray[np.int64]:
+    return np.array([sitting_of(entry) for entry in entries])
 
 
 def rank(query: str, texts: list[str], similarities: list[float], limit: int = 99) -> list[str]:
@@ -100,7 +106,7 @@ def test_the_limit_cuts_the_end() -> None:
 
 def test_utterances_of_one_sitting_are_neighbours_up_to_three_entries_away() -> None:
     texts = ["a: 1", "b: 2", "a: 3", "b: 4", "a: 5", "b: 6"]
-    links = link_neighbours(entries_of(texts, "ab", hours=[0, 0, 0, 0, 0, 9]))
+    links = link_neighbours(sittings_of(entries_of(texts, "ab", hours=[0, 0, 0, 0, 0, 9])))
     assert [(distance, weights.tolist()) for distance, weights in links] == [
         (1, [0.5, 0.5, 0.5, 0.5, 0]),
         (2, [0.25, 0.25, 0.25, 0]),
@@ -110,7 +116,7 @@ def test_utterances_of_one_sitting_are_neighbours_up_to_three_entries_away() -> 
 
 
 def test_an_entry_in_a_managers_own_words_stands_for_itself() -> None:
-    assert link_neighbours(entries_of(["a lives in Rome", "b: Nice!", "a has a dog"], "ab")) == []
+    assert link_neighbours(sittings_of(entries_of(["a lives in Rome", "b: Nice!", "a has a dog"], "ab"))) == []
 
 
 def test_a_question_finds_the_answer_to_the_utterance_that_has_its_words() -> None:
@@ -142,3 +148,36 @@ def test_a_ranking_is_a_prefix_of_the_full_one_and_repeats_itself(texts: list[st
     assert sorted(entry.id for entry in full) == sorted(entry.id for entry in entries)
     again = EntryIndex(entries, embedder.embed(texts)).rank(query, query_vector, speaker=None, limit=limit)
     assert again == full[:limit]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.text(alphabet="ab cé':", max_size=8), max_size=9),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.text(alphabet="ab c", max_size=6)), max_size=6),
+    st.text(alphabet="ab c", max_size=6),
+)
+def test_an_index_that_follows_changes_ranks_as_one_made_anew(
+    texts: list[str], changes: list[tuple[int, int, str]], query: str
+) -> None:
+    """Each change takes some entries out at a place and puts one in, or none."""
+    embedder = HashEmbedder(16)
+    entries, spare = entries_of(texts, "ab"), iter(entries_of([f"a: {text}" for _, _, text in changes], "ab"))
+    index = EntryIndex(entries, embedder.embed(texts))
+    for place, num_removed, text in changes:
+        entries = [*entries[:place], *([next(spare)] if text else []), *entries[place + num_removed :]]
+        index = index.changed_to(entries, embedder.embed)
+        fresh = EntryIndex(entries, embedder.embed([entry.text for entry in entries]))
+        for speaker in (None, "a"):
+            asked = embedder.embed([query])[0]
+            followed = index.rank(query, asked, speaker=speaker, limit=99)
+            assert followed == fresh.rank(query, asked, speaker=speaker, limit=99)
+
+
+def test_only_what_changed_is_embedded_again() -> None:
+    embedder, entries = CountingEmbedder(), entries_of([f"fact {number}" for number in range(9)])
+    index = EntryIndex(entries, embedder.embed([entry.text for entry in entries]))
+    embedder.texts.clear()
+    replaced = entries[4].model_copy(update={"text": "another"})
+    index = index.changed_to([*entries[:4], replaced, *entries[5:]], embedder.embed)
+    index.changed_to([*entries[:4], replaced, *entries[6:]], embedder.embed)
+    assert embedder.texts == ["another"]
