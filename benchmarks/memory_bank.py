@@ -21,7 +21,7 @@ from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank, InMemoryStore
 from memr1.bank.lancedb_bank import LanceStore
 from memr1.bank.operation import Operation, Source
-from memr1.bank.retrieval import EntryIndex
+from memr1.bank.retrieval import build_index
 
 NAMES, PLACES = ("Marta", "Joe", "Anna", "Peter", "Silvia", "Omar"), ("Lisbon", "Rome", "Oslo", "Paris", "Bern", "Lima")
 NUM_CONVERSATIONS, NUM_TURNS = 60, 25
@@ -51,7 +51,7 @@ def measure_ranking(embedder: MiniLmEmbedder, size: int) -> dict[str, float]:
     entries = [MemoryEntry(id=str(n), scope="c", speaker="s", text=SENTENCES[n], time=time_of) for n in range(size)]
     queries, vectors = SENTENCES[-200:], embedder.embed(SENTENCES[:size])
     query_vectors = embedder.embed(queries)
-    bank, index = InMemoryBank("c", embedder, entries=entries), EntryIndex(entries, vectors)
+    bank, index = InMemoryBank("c", embedder, entries=entries), build_index(entries, vectors)
 
     def fastest(rank: Callable[[int], object]) -> float:
         rounds = []
@@ -63,7 +63,7 @@ def measure_ranking(embedder: MiniLmEmbedder, size: int) -> dict[str, float]:
         return round(min(rounds) * 1e6, 1)
 
     return {
-        "make_index_us": fastest(lambda n: EntryIndex(entries, vectors)),
+        "make_index_us": fastest(lambda n: build_index(entries, vectors)),
         "rank_us": fastest(lambda n: index.rank(queries[n], query_vectors[n], speaker=None, limit=30)),
         "retrieve_us": fastest(lambda n: bank.retrieve(queries[n], speaker=None, limit=30)),
     }

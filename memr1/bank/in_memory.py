@@ -21,7 +21,7 @@ from memr1.bank.embedding import Embedder, Vectors
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.journal import JournalFile, records_by_scope
 from memr1.bank.operation import JournalRecord, Operation, Source
-from memr1.bank.retrieval import EntryIndex, embedded_part
+from memr1.bank.retrieval import EntryIndex, build_index, embedded_part
 from memr1.bank.shelf import BankShelf
 from memr1.errors import BankError, BankUnavailable
 
@@ -152,7 +152,7 @@ class InMemoryBank:
         """A change may come in while the index is being made: it is then of the former entries, and used no more."""
         with self._indexing:
             if self._index is None:
-                self._index = EntryIndex(entries, self._embed([entry.text for entry in entries]))
+                self._index = build_index(entries, self._embed([entry.text for entry in entries]))
             elif self._index.entries is not entries:
                 self._index = self._index.changed_to(entries, self._embed)
             return self._index

@@ -36,9 +36,14 @@ DENSE_STEP = 0.5
 class EntryIndex:
     """The entries of a bank in the order in which they were added, ready to be ranked."""
 
-    def __init__(self, entries: Sequence[MemoryEntry], vectors: Vectors) -> None:
-        """`vectors`: shape (len(entries), d), every row of length 1."""
-        self._prepare(entries, _Columns.read(entries, vectors))
+    def __init__(self, entries: Sequence[MemoryEntry], columns: "EntryColumns") -> None:
+        """`build_index` makes the first one of a bank, `changed_to` every other."""
+        self.entries = entries
+        self.speakers = {entry.speaker for entry in entries}
+        self._columns = columns
+        self._links = link_neighbours(columns.sittings)
+        self._lengths = read_together(columns.lengths, self._links)
+        self._vectors = _read_vectors(columns.vectors, self._links)
 
     def changed_to(self, entries: Sequence[MemoryEntry], embed: Callable[[Sequence[str]], Vectors]) -> "EntryIndex":
         """The index of what the bank holds now. Only what lies between the entries that begin and end both is read."""
@@ -46,19 +51,9 @@ class EntryIndex:
         most = min(len(self.entries), len(entries)) - start
         num_last = min(most, _count_same(reversed(self.entries), reversed(entries)))
         changed = entries[start : len(entries) - num_last]
-        columns = _Columns.read(changed, embed([entry.text for entry in changed]))
+        columns = EntryColumns.read(changed, embed([entry.text for entry in changed]))
         parts = self._columns.cut(0, start), columns, self._columns.cut(len(self.entries) - num_last, len(self.entries))
-        index = EntryIndex.__new__(EntryIndex)
-        index._prepare(entries, _Columns.join(parts))
-        return index
-
-    def _prepare(self, entries: Sequence[MemoryEntry], columns: "_Columns") -> None:
-        self.entries = entries
-        self.speakers = {entry.speaker for entry in entries}
-        self._columns = columns
-        self._links = link_neighbours(columns.sittings)
-        self._lengths = read_together(columns.lengths, self._links)
-        self._vectors = _read_vectors(columns.vectors, self._links)
+        return EntryIndex(entries, EntryColumns.join(parts))
 
     def rank(self, query: str, query_vector: Vectors, *, speaker: str | None, limit: int) -> list[MemoryEntry]:
         """At most `limit` entries (of one speaker, or of all), best first.
@@ -82,7 +77,12 @@ class EntryIndex:
         return score_bm25(list(wanted.values()), read_together(counts, self._links), self._lengths)
 
 
-class _Columns(NamedTuple):
+def build_index(entries: Sequence[MemoryEntry], vectors: Vectors) -> EntryIndex:
+    """`vectors`: shape (len(entries), d), every row of length 1."""
+    return EntryIndex(entries, EntryColumns.read(entries, vectors))
+
+
+class EntryColumns(NamedTuple):
     """What ranking reads of n entries; and of the different words of each, w of all of them, one behind the other."""
 
     speakers: NDArray[np.object_]  # (n,)
@@ -94,7 +94,8 @@ class _Columns(NamedTuple):
     counts: Scores  # (w,)
 
     @classmethod
-    def read(cls, entries: Sequence[MemoryEntry], vectors: Vectors) -> "_Columns":
+    def read(cls, entries: Sequence[MemoryEntry], vectors: Vectors) -> "EntryColumns":
+        """Of these entries; `vectors` has a row for each."""
         texts = [count_words(entry.text) for entry in entries]
         num_words = np.array([len(text.counts) for text in texts], dtype=np.int64)
         return cls(
@@ -107,20 +108,20 @@ class _Columns(NamedTuple):
             np.array([count for text in texts for count in text.counts.values()], dtype=float),
         )
 
-    def cut(self, start: int, end: int) -> "_Columns":
+    def cut(self, start: int, end: int) -> "EntryColumns":
         """Of these entries alone."""
         first, last = np.searchsorted(self.owners, (start, end))
-        part = _Columns._make(
+        part = EntryColumns._make(
             [*(column[start:end] for column in self[:4]), *(column[first:last] for column in self[4:])]
         )
         return part._replace(owners=part.owners - start)
 
     @staticmethod
-    def join(parts: Sequence["_Columns"]) -> "_Columns":
+    def join(parts: Sequence["EntryColumns"]) -> "EntryColumns":
         """Of the entries of all parts, one part behind the other."""
         starts = np.cumsum([0, *(len(part.speakers) for part in parts)])
         moved = [part._replace(owners=part.owners + start) for part, start in zip(parts, starts, strict=False)]
-        return _Columns._make(np.concatenate(columns) for columns in zip(*moved, strict=True))
+        return EntryColumns._make(np.concatenate(columns) for columns in zip(*moved, strict=True))
 
 
 def embedded_part(query: str, speakers: Iterable[str]) -> str:

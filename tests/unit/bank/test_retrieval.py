@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memr1.bank.embedding import HashEmbedder
 from memr1.bank.entry import MemoryEntry
 from memr1.bank.in_memory import InMemoryBank
-from memr1.bank.retrieval import EntryIndex, embedded_part, link_neighbours, read_together, score_bm25, sitting_of
+from memr1.bank.retrieval import build_index, embedded_part, link_neighbours, read_together, score_bm25, sitting_of
 from memr1.bank.words import count_words, cut_ending, query_words, split_words
 from tests.bank_histories import CountingEmbedder
 
@@ -40,7 +40,7 @@ def sittings_of(entries: list[MemoryEntry]) -> NDArray[np.int64]:
 def rank(query: str, texts: list[str], similarities: list[float], limit: int = 99) -> list[str]:
     """Ids in order, for texts whose dense similarity to the query is given."""
     vectors = np.array([[value, (1 - value**2) ** 0.5] for value in similarities], dtype=np.float32).reshape(-1, 2)
-    index = EntryIndex(entries_of(texts), vectors)
+    index = build_index(entries_of(texts), vectors)
     return [entry.id for entry in index.rank(query, np.array([1, 0], np.float32), speaker=None, limit=limit)]
 
 
@@ -144,9 +144,9 @@ def test_names_of_speakers_are_not_embedded() -> None:
 def test_a_ranking_is_a_prefix_of_the_full_one_and_repeats_itself(texts: list[str], query: str, limit: int) -> None:
     embedder, entries = HashEmbedder(16), entries_of(texts, "ab")
     query_vector = embedder.embed([query])[0]
-    full = EntryIndex(entries, embedder.embed(texts)).rank(query, query_vector, speaker=None, limit=99)
+    full = build_index(entries, embedder.embed(texts)).rank(query, query_vector, speaker=None, limit=99)
     assert sorted(entry.id for entry in full) == sorted(entry.id for entry in entries)
-    again = EntryIndex(entries, embedder.embed(texts)).rank(query, query_vector, speaker=None, limit=limit)
+    again = build_index(entries, embedder.embed(texts)).rank(query, query_vector, speaker=None, limit=limit)
     assert again == full[:limit]
 
 
@@ -162,11 +162,11 @@ def test_an_index_that_follows_changes_ranks_as_one_made_anew(
     """Each change takes some entries out at a place and puts one in, or none."""
     embedder = HashEmbedder(16)
     entries, spare = entries_of(texts, "ab"), iter(entries_of([f"a: {text}" for _, _, text in changes], "ab"))
-    index = EntryIndex(entries, embedder.embed(texts))
+    index = build_index(entries, embedder.embed(texts))
     for place, num_removed, text in changes:
         entries = [*entries[:place], *([next(spare)] if text else []), *entries[place + num_removed :]]
         index = index.changed_to(entries, embedder.embed)
-        fresh = EntryIndex(entries, embedder.embed([entry.text for entry in entries]))
+        fresh = build_index(entries, embedder.embed([entry.text for entry in entries]))
         for speaker in (None, "a"):
             asked = embedder.embed([query])[0]
             followed = index.rank(query, asked, speaker=speaker, limit=99)
@@ -175,7 +175,7 @@ def test_an_index_that_follows_changes_ranks_as_one_made_anew(
 
 def test_only_what_changed_is_embedded_again() -> None:
     embedder, entries = CountingEmbedder(), entries_of([f"fact {number}" for number in range(9)])
-    index = EntryIndex(entries, embedder.embed([entry.text for entry in entries]))
+    index = build_index(entries, embedder.embed([entry.text for entry in entries]))
     embedder.texts.clear()
     replaced = entries[4].model_copy(update={"text": "another"})
     index = index.changed_to([*entries[:4], replaced, *entries[5:]], embedder.embed)
