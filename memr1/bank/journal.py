@@ -172,10 +172,14 @@ class JournalFile:
             raise BankUnavailable(
                 f"cannot append to the journal {self.path}: {error.strerror}. Free the disk, then open the store again"
             ) from error
+        except BaseException:  # an interrupt: raised again
+            self._give_up()
+            raise
         self._size += len(data)
 
     def _give_up(self) -> None:
-        """After a failed write the file may end anywhere: cut it back, and take no more until it is opened again."""
+        """After a write that failed or was interrupted the file may end anywhere: cut it back, and take no more until
+        it is opened again."""
         try:
             os.ftruncate(self._handle, self._size)
         except OSError as error:

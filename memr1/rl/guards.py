@@ -4,7 +4,7 @@
                  credit.kind = "local_global" at the step that meets it: prompts hold what the policy wrote)
     memory       before the first step: a micro-batch that memory cannot hold (memr1.rl.preflight)
     sampler      a sampler that works with other weights than the trainer (memr1.rl.canary)
-    numbers      a reward, loss, gradient norm or divergence that is not a number
+    numbers      a reward, loss, gradient norm or divergence that is no finite number
     divergence   a KL divergence from the starting policy above `max_kl`
     parsing      hardly any completion can be read, `patience` steps in a row
     collapse     every rollout of a prompt is the same completion, `patience` steps in a row, the reward being no better
@@ -13,6 +13,7 @@
 A step is judged before it is saved, so what is resumed from is always the last checkpoint before the fault.
 """
 
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,10 +24,11 @@ from memr1.errors import TrainingError
 from memr1.training_options import GuardConfig
 
 CONSTANT_ENTROPY = 1e-3  # nats per token
+NUM_CANDIDATES = 16  # prompts of most characters: the one of most tokens is among them
 
 
 class StepJudge:
-    """Looks at one line of metrics after the other."""
+    """Looks at one line of metrics after the other; one without a reward is of an optimiser step on former rollouts."""
 
     def __init__(self, limits: GuardConfig) -> None:
         self._limits = limits
@@ -35,7 +37,8 @@ class StepJudge:
 
     def find_fault(self, step: Mapping[str, float]) -> str | None:
         """What is wrong with the run after this step, and what to do; None while all is well."""
-        broken = [name for name in ("loss", "gradient_norm", "kl") if math.isnan(step.get(name, 0.0))]
+        # DeepSpeed leaves a step with such a gradient out, says that its norm is infinite, and goes on.
+        broken = [name for name in ("loss", "gradient_norm", "kl") if not math.isfinite(step.get(name, 0.0))]
         if broken:
             return f"{', '.join(broken)} not a number: lower the learning rate"
         limits = self._limits
@@ -44,6 +47,10 @@ class StepJudge:
                 f"the policy is {step['kl']:.3g} nats per token from where it started (training.guards.max_kl = "
                 f"{limits.max_kl:g}): lower learning_rate or raise kl_coefficient"
             )
+        return self._find_fault_of_rollouts(step) if "reward" in step else None
+
+    def _find_fault_of_rollouts(self, step: Mapping[str, float]) -> str | None:
+        limits = self._limits
         self._unread = self._unread + 1 if step.get("parse_failures", 0.0) > limits.max_parse_failures else 0
         if self._unread >= limits.patience:
             return (
@@ -82,7 +89,7 @@ class Guards(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Raises TrainingError."""
-        fault = self._judge.find_fault(self._read(logs)) if logs and "reward" in logs else None
+        fault = self._judge.find_fault(self._read(logs)) if logs and "loss" in logs else None
         if fault is not None:
             raise TrainingError(f"training stopped at step {state.global_step}: {fault}. The last checkpoint is kept.")
 
@@ -91,10 +98,11 @@ def check_lengths(
     examples: Sequence[Mapping[str, str]], count_tokens: Callable[[str], int], max_new_tokens: int, room: int | None
 ) -> None:
     """Raises TrainingError for the longest prompt, if it and a completion do not fit into the model's context."""
-    if not examples:
-        return
-    longest = max(examples, key=lambda example: len(example["prompt"]))
-    check_room(count_tokens(longest["prompt"]), max_new_tokens, room, longest["id"])
+    candidates = heapq.nlargest(NUM_CANDIDATES, examples, key=lambda example: len(example["prompt"]))
+    lengths = {example["id"]: count_tokens(example["prompt"]) for example in candidates}
+    longest = max(lengths, key=lambda example: lengths[example], default=None)
+    if longest is not None:
+        check_room(lengths[longest], max_new_tokens, room, longest)
 
 
 def check_room(length: int, max_new_tokens: int, room: int | None, example: str) -> None:
@@ -112,8 +120,8 @@ def refuse_nan(reward: Any) -> Any:
     def scored(completions: Sequence[Any], example_id: Sequence[str], **columns: Any) -> list[float | None]:
         scores: list[float | None] = reward(completions, example_id=example_id, **columns)
         for key, score in zip(example_id, scores, strict=True):
-            if score is not None and math.isnan(score):
-                raise TrainingError(f"the reward of a completion for example {key} is not a number")
+            if score is not None and not math.isfinite(score):
+                raise TrainingError(f"the reward of a completion for example {key} is not a number: {score}")
         return scores
 
     scored.__name__ = reward.__name__

@@ -25,9 +25,9 @@ from trl.models.utils import add_hooks, remove_hooks
 from memr1.agents.decoding import fill_cache
 from memr1.errors import TrainingError
 from memr1.rl.grpo import SharedPromptGrpo
+from memr1.rl.guards import NUM_CANDIDATES
 
 log = logging.getLogger(__name__)
-NUM_CANDIDATES = 16  # of so many examples, the longest in characters, the longest in tokens is taken
 SHORTAGES = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
 
 

@@ -185,6 +185,7 @@ def training_arguments(
         deepspeed=str(deepspeed) if deepspeed else None,
         ddp_find_unused_parameters=False,  # without DeepSpeed: the value head would count as unused
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would write a loss of 0 in place of one that is not a number
         save_steps=-(-training.checkpoint_every // num_epochs) * num_epochs,  # between two rollouts, never among passes
         save_total_limit=3 if training.max_validation_examples else 2,  # the two newest, and the best scored
         report_to="none",

@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Way:
     shares_prompts: bool = True
     lora: bool = False
     num_steps: int = NUM_STEPS
+    checkpoint_every: int = 100
 
     def __str__(self) -> str:
         words = [self.algorithm, self.deepspeed or "torch", f"{self.num_processes}x{self.micro_batch}"]
@@ -59,10 +60,20 @@ def run_way(way: Way, model: Path, folder: Path, seconds: float = 900.0) -> Outc
 
     Offloading compiles DeepSpeed's Adam at its first use on a machine, which takes minutes.
     """
+    run_ranks(way.num_processes, _train, way, model, folder, seconds=seconds)
+    name = "adapter_model.safetensors" if way.lora else "model.safetensors"
+    steps = [line for line in json.loads((folder / "history.json").read_text()) if "loss" in line]
+    losses, norms = ([line[key] for line in steps] for key in ("loss", "grad_norm"))
+    return Outcome(losses, norms, load_file(folder / "model" / name))
+
+
+def run_ranks(num_processes: int, work: Callable[..., None], *arguments: object, seconds: float = 900.0) -> None:
+    """Call `work(*arguments)` in the processes of a torchrun; an AssertionError when one fails or they do not end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [forks.Process(target=_train, args=(way, model, folder, rank, port)) for rank in range(way.num_processes)]
+    places = [(rank, num_processes, port) for rank in range(num_processes)]
+    ranks = [forks.Process(target=_run_rank, args=(place, work, arguments)) for place in places]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -70,11 +81,15 @@ def run_way(way: Way, model: Path, folder: Path, seconds: float = 900.0) -> Outc
     ended = [rank.exitcode for rank in ranks]
     for rank in ranks:
         rank.kill()
-    assert ended == [0] * way.num_processes, f"{way}: exit codes {ended} (None: it did not end)"
-    name = "adapter_model.safetensors" if way.lora else "model.safetensors"
-    steps = [line for line in json.loads((folder / "history.json").read_text()) if "loss" in line]
-    losses, norms = ([line[key] for line in steps] for key in ("loss", "grad_norm"))
-    return Outcome(losses, norms, load_file(folder / "model" / name))
+    assert ended == [0] * num_processes, f"{arguments[0]}: exit codes {ended} (None: it did not end)"
+
+
+def _run_rank(place: tuple[int, int, int], work: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    rank, num_processes, port = place
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num_processes, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    torch.set_num_threads(1)
+    work(*arguments)
 
 
 def training_options(way: Way) -> TrainingConfig:
@@ -85,8 +100,8 @@ def training_options(way: Way) -> TrainingConfig:
         "micro_batch": way.micro_batch,
         "num_processes": way.num_processes,
         "lora": LoraConfig(rank=4, alpha=8) if way.lora else None,
-        "checkpoint_every": 100,
-        "guards": GuardConfig(memory_preflight=False),
+        "checkpoint_every": way.checkpoint_every,
+        "guards": GuardConfig(memory_preflight=False, patience=2),
     }
     if way.algorithm == "ppo":
         return PpoTraining(algorithm="ppo", critic_learning_rate=1e-2, **options)
@@ -111,19 +126,17 @@ def token_log_probs(model: Any) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
 
 
-def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": way.num_processes, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    torch.set_num_threads(1)
+def build_way(way: Way, model: Path, folder: Path) -> Any:
+    """The trainer of a way, in a rank that `run_ranks` has started."""
     from memr1.rl import trainer as trainers
-    from memr1.rl.worker import _join_process_group, _leave_process_group
+    from memr1.rl.worker import _join_process_group
 
     if way.deepspeed:
         _join_process_group()
     if not way.shares_prompts:
         _run_every_row(trainers)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = trainers.build_trainer(
+    return trainers.build_trainer(
         model,
         [{"id": f"e{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)],
         [],
@@ -135,9 +148,15 @@ def _train(way: Way, model: Path, folder: Path, rank: int, port: int) -> None:
         folder=folder,
         seed=5,
     )
+
+
+def _train(way: Way, model: Path, folder: Path) -> None:
+    from memr1.rl.worker import _leave_process_group
+
+    trainer = build_way(way, model, folder)
     trainer.train()
     trainer.save_model(str(folder / "model"))
-    if rank == 0:
+    if trainer.is_world_process_zero():
         (folder / "history.json").write_text(json.dumps(trainer.state.log_history))
         if way.lora:
             torch.save(token_log_probs(trainer.accelerator.unwrap_model(trainer.model)), folder / "log_probs.pt")

@@ -81,8 +81,8 @@ class TrajectoryTask:
             [(item.bank, item.start.conversation.speakers, asked[item.start.group]) for item in rollouts], log_metric
         )
         for rollout, reward in zip(rollouts, rewards, strict=True):
-            if reward is not None and math.isnan(reward):
-                raise TrainingError(f"the reward of rollout {rollout.start.scope} is not a number")
+            if reward is not None and not math.isfinite(reward):
+                raise TrainingError(f"the reward of rollout {rollout.start.scope} is not a number: {reward}")
         return [
             _scored(rollout, reward, is_reread=rollout.start.group in rereads)
             for rollout, reward in zip(rollouts, rewards, strict=True)

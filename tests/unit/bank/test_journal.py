@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -345,6 +346,31 @@ def test_what_a_group_lost_is_not_read(tmp_path: Path) -> None:
         journal.close()
     assert journal.scopes() == ["a"]
     assert [record.operation.text for record in journal.read("a")] == ["kept"]
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("in_group", [False, True])
+def test_an_interrupt_during_a_write_leaves_what_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, in_group: bool
+) -> None:
+    """Whoever goes on after Ctrl-C must open the journal again, and finds nothing twice and no gap."""
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "journal.jsonl"
+    journal = JournalFile(path)
+    journal.append(applied("a", 1, "kept"))
+    with monkeypatch.context() as planted, pytest.raises(KeyboardInterrupt):
+        planted.setattr(os, call, interrupt)
+        with journal.group_commits() if in_group else nullcontext():
+            journal.append(applied("a", 2, "lost"))
+    with pytest.raises(BankUnavailable, match="closed"):
+        journal.append(applied("a", 2, "too late"))
+    journal = JournalFile(path)
+    journal.append(applied("a", 2, "again"))
+    journal.close()
+    assert [record.operation.text for record in read_journal(path)] == ["kept", "again"]
 
 
 def test_a_journal_that_is_changed_while_it_is_open_is_noticed(tmp_path: Path) -> None:
