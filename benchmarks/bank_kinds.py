@@ -5,7 +5,8 @@
 adds_per_second   one scope; every add is an operation in the journal (one disk sync per group of 500) and, for
                   weaviate, on the server when its group ends. The client's insert_many sends batches of 500 of the
                   same rows. Vectors are computed before.
-search_ms_p50     the best 30 of a scope of 600 entries, the query's vector known. The client's query is hybrid.
+search_ms_p50     the best 30 of a scope of 600 entries, the query's vector known. Every kind of ours ranks in its own
+                  process, weaviate too, and asks no server; the client's query is the server's hybrid one.
 
 Without $WEAVIATE_URL the rows of weaviate are absent, and the result says so.
 """

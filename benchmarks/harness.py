@@ -1,8 +1,7 @@
 """What every benchmark shares: its options, and a result file that says where, when and how it came about."""
 
 import argparse
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +19,7 @@ def run_benchmark(
     show: Callable[[Mapping[str, object]], str] | None = None,
     draw: Callable[[Mapping[str, object], Path], None] | None = None,
 ) -> None:
-    """Measure, print a table (`show`, else the figures as JSON), write benchmarks/results/<name>.json or --out FILE.
+    """Measure, print a table (`show`, or a line for every figure), write benchmarks/results/<name>.json or --out FILE.
 
     `draw` makes a picture of the figures, <name>.svg beside that file.
 
@@ -34,12 +33,28 @@ def run_benchmark(
     parser.add_argument("--data", type=Path, default=Path("locomo10.json"), help="LoCoMo's file, where it is measured")
     parser.add_argument("--seconds", type=float, default=180, help="training time of an arm, where arms share a budget")
     options = parser.parse_args()
+    began = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(CHECKOUT)}
     figures = measure(options)
-    print(show(figures) if show else json.dumps(figures, indent=2))
+    print((show or show_lines)(figures))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(options.out, {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": describe_machine(CHECKOUT), **figures})
+    write_json(options.out, {**began, **figures})
     if draw is not None:
         draw(figures, options.out.with_suffix(".svg"))
+
+
+def show_lines(figures: Mapping[str, object]) -> str:
+    """A line for every figure, behind the names that lead to it."""
+    lines = list(_name_figures(figures))
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in lines)
+
+
+def _name_figures(figures: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _name_figures(value, f"{before}{name} · ")
+        else:
+            yield f"{before}{name}".replace("_", " "), value
 
 
 def memory_field(name: str) -> int:

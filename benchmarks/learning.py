@@ -16,8 +16,10 @@ A seed makes another world of conversations and other rollouts; the shipped weig
 rewards of every training, step by step. --quick runs one seed on few conversations and few steps: it shows that the
 benchmark works, and teaches nothing. The curves are drawn beside the figures, as learning.svg.
 
+answer_only's agent has learnt on the trained Manager's banks, and is asked over the untrained one's.
+
 The whole takes hours on two cores. Finished seeds are kept in a folder beside the figures, one for each commit: the
-same command goes on where it was stopped.
+same command goes on where it was stopped. In a checkout with changes nothing is kept.
 """
 
 import argparse
@@ -67,7 +69,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     set_environment_defaults()
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
     amount = "quick" if options.quick else "whole"
-    kept = options.out.with_name(f"{options.out.stem}.{amount}.{find_commit(CHECKOUT)}")
+    commit = find_commit(CHECKOUT) or ""
+    version = commit.replace("+changes", f"+{os.getpid()}")  # other changes may have the same name
+    kept = options.out.with_name(f"{options.out.stem}.{amount}.{version}")
     easy, full = [], []
     for seed in seeds:
         easy.append(measure_once(kept / f"easy-{seed}.json", measure_easy, seed, words))

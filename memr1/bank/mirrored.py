@@ -169,10 +169,14 @@ class MirroredStore:
         once, so that they need not all be in memory."""
         present, num_different = self._mirror.take_digests(), 0
         for scope in self._memory.scopes():
-            entries = self._memory.bank(scope).entries()
-            different = [e for e in entries if present.pop((scope, e.id), None) != entry_digest(e)]
-            self._changed.update(((scope, entry.id), entry) for entry in different)
-            num_different += len(different)
+            for entry in self._memory.bank(scope).entries():
+                key = scope, entry.id
+                found = present.pop(key, None)
+                if found != entry_digest(entry):
+                    self._changed[key] = entry
+                    if found is None:
+                        self._new.add(key)
+                    num_different += 1
             if not self._fell_behind:
                 self._follow(max(self._rows_per_write, ROWS_AT_OPENING))
         self._changed.update(dict.fromkeys(present))
