@@ -172,7 +172,7 @@ class JournalFile:
             raise BankUnavailable(
                 f"cannot append to the journal {self.path}: {error.strerror}. Free the disk, then open the store again"
             ) from error
-        except BaseException:  # an interrupt: raised again
+        except BaseException:  # raised again; also after an interrupt nothing may be appended behind half a write
             self._give_up()
             raise
         self._size += len(data)

@@ -150,7 +150,7 @@ def _encode(demonstration: Demonstration, tokenizer: Any) -> list[tuple[int, int
 def _draw_batches(
     rng: random.Random, agent: AgentName, options: WarmStartOptions
 ) -> Iterator[tuple[Level, list[Demonstration]]]:
-    """Batch after batch, each of one level: demonstrations of like length."""
+    """Batch after batch, each of one level: demonstrations of like length. A batch drawn alone stays as it is drawn."""
     size, at_once = options.batch_size, options.batches_drawn_at_once
     for step in itertools.count(step=at_once):
         level: Level = "full" if rng.random() < options.full_share else "easy"
