@@ -8,9 +8,11 @@ The easy level (the quickstart):
     manager_only      the Memory Manager trained by GRPO, the Answer Agent as shipped
     answer_only       the other way round (trained on the trained Manager's banks)
     grpo, ppo         both agents trained
-    sft               both agents fine-tuned on the best of their own samples (rejection_sampling.py)
+    sft               the Answer Agent fine-tuned on reference answers, with the Manager as shipped: it has no labels
+    sft_answer_agent  the same with grpo's Manager, on the very examples of grpo's Answer Agent
+    best_of_samples   both agents fine-tuned on the best of their own samples, chosen by the reward (fine_tuning.py)
     distillation_off  grpo's Manager, and an Answer Agent trained to answer at once, without picking memories first
-The full level (profile synthetic-full): warm_start, always_add and grpo.
+The full level (profile synthetic-full): warm_start, always_add, grpo, and the three kinds of fine-tuning.
 
 A seed makes another world of conversations and other rollouts; the shipped weights are the same. `curves` are the
 rewards of every training, step by step. --quick runs one seed on few conversations and few steps: it shows that the
@@ -34,9 +36,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fine_tuning import learn_from_the_best, learn_reference_answers
 from harness import CHECKOUT, run_benchmark
 from matplotlib.figure import Figure
-from rejection_sampling import fine_tune
 
 from memr1.bank.embedding import build_embedder
 from memr1.config import AGENTS, AgentName, RunConfig, load_config
@@ -48,8 +50,9 @@ from memr1.machine import find_commit
 from memr1.records import write_json
 from memr1.rl.checkpoints import read_metrics
 from memr1.rl.launch import launch_training
-from memr1.rl.prepare import write_examples
+from memr1.rl.prepare import write_answer_examples, write_manager_examples
 from memr1.run_dir import RunDir
+from memr1.tiny.weights import agent_folder
 
 STARTED_WITH = dict(os.environ)  # without memr1's defaults, which name the folders of another home
 SEEDS = (7, 8, 9)
@@ -103,16 +106,17 @@ def measure_easy(seed: int, words: Sequence[str]) -> Seeded:
         bench.run_pipeline("ppo", *PPO)
         bench.score("manager_only", grpo, "memory_manager")
         bench.score("answer_only", grpo, "answer_agent")
-        bench.learn_from_the_best("sft", grpo)
+        bench.fine_tune(grpo)
         bench.answer_at_once("distillation_off", grpo)
         return bench.scores, bench.curves
 
 
 def measure_full(seed: int, words: Sequence[str]) -> Seeded:
-    """The untrained systems and GRPO."""
+    """The untrained systems, GRPO, and fine-tuning on the same examples."""
     with TemporaryDirectory() as folder:
         bench = Seed(Path(folder), "synthetic-full", (f"seed={seed}", *words))
-        bench.run_pipeline("grpo")
+        grpo = bench.run_pipeline("grpo")
+        bench.fine_tune(grpo)
         return bench.scores, bench.curves
 
 
@@ -148,30 +152,42 @@ class Seed:
         scores = run_systems([plan], dataset, run, dataset.splits.test, folder, folder, vector_cache=embedding_cache())
         self._tell(name, scores[name].exact_match)
 
-    def learn_from_the_best(self, name: str, grpo: RunDir) -> None:
-        """Both agents, one after the other, by rejection sampling on the examples of reinforcement."""
-        run, config = self._fork(name, grpo)
-        for agent in AGENTS:
-            write_examples(run, config, agent, build_embedder(embedding_cache()))
-            fine_tune(run, config, agent)
-        self.score(name, run, *AGENTS)
+    def fine_tune(self, grpo: RunDir) -> None:
+        """What the same conversations and questions teach without reinforcement."""
+        managers = {"sft": agent_folder("memory_manager"), "sft_answer_agent": grpo.model("memory_manager")}
+        for name, manager in managers.items():
+            run, config = self._fork(name, grpo, manager)
+            learn_reference_answers(run, config)
+            self.score(name, run, *AGENTS)
+        run, config = self._fork("best_of_samples", grpo)
+        write_manager_examples(run, config, build_embedder(embedding_cache()))
+        learn_from_the_best(run, config, "memory_manager")
+        write_answer_examples(run, config, build_embedder(embedding_cache()))
+        learn_from_the_best(run, config, "answer_agent")
+        self.score("best_of_samples", run, *AGENTS)
 
     def answer_at_once(self, name: str, grpo: RunDir) -> None:
         """An Answer Agent that learns without distillation, on the banks of the trained Manager."""
-        run, config = self._fork(name, grpo, *AT_ONCE)
-        shutil.copytree(grpo.model("memory_manager"), run.model("memory_manager"))
-        write_examples(run, config, "answer_agent", build_embedder(embedding_cache()))
+        run, config = self._fork(name, grpo, grpo.model("memory_manager"), AT_ONCE)
         launch_training(run, config, "answer_agent", run.logs / "train.log")
         self.score(name, run, *AGENTS, options=AT_ONCE)
         self._keep_curves(name, run)
 
-    def _fork(self, name: str, source: RunDir, *options: str) -> tuple[RunDir, RunConfig]:
-        """A run directory on another one's data and first banks, which then goes its own way."""
+    def _fork(
+        self, name: str, source: RunDir, manager: Path | None = None, options: Sequence[str] = ()
+    ) -> tuple[RunDir, RunConfig]:
+        """A run directory on another one's data and first banks, which then goes its own way.
+
+        With a `manager`, its weights, it has come as far as the Answer Agent's examples, over banks that it built.
+        """
         run, config = RunDir(self._folder / name), load_config(self._profile, (*self._words, *options))
         os.environ["MEMR1_HOME"] = str(run.root / "home")
         write_json(run.config, config.model_dump(mode="json"))
         for part in ("data", "bank"):
             shutil.copytree(getattr(source, part), getattr(run, part))
+        if manager is not None:
+            shutil.copytree(manager, run.model("memory_manager"))
+            write_answer_examples(run, config, build_embedder(embedding_cache()))
         return run, config
 
     def _tell(self, name: str, exact_match: float) -> None:
