@@ -24,7 +24,7 @@ check: $(STAMP)  ## Lint, types, dependency direction, and the generated documen
 	$(BIN)/lint-imports
 	$(BIN)/python -m flows.reference --check
 
-BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/fine_tuning.py $(if $(DATA),,benchmarks/retrieval.py),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/fine_tuning.py benchmarks/running.py $(if $(DATA),,benchmarks/retrieval.py),$(wildcard benchmarks/*.py))
 bench: $(STAMP)  ## Measure the published figures again (DATA=locomo10.json: the retrieval too); into benchmarks/results
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script" $(if $(DATA),--data $(DATA)) || exit 1; done
 

@@ -29,57 +29,71 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from fine_tuning import learn_from_the_best, learn_reference_answers
 from harness import CHECKOUT, run_benchmark
 from matplotlib.figure import Figure
+from running import open_run, score_systems, train_agent, write_data
 
+from memr1.agents.bank_stage import build_training_banks
 from memr1.bank.embedding import build_embedder
 from memr1.config import AGENTS, AgentName, RunConfig, load_config
-from memr1.data.stored import read_dataset
+from memr1.data.loading import load_dataset
 from memr1.environment import embedding_cache, set_environment_defaults
-from memr1.evaluation.launch import run_systems
 from memr1.evaluation.systems import SystemPlan
 from memr1.machine import find_commit
 from memr1.records import write_json
 from memr1.rl.checkpoints import read_metrics
-from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_answer_examples, write_manager_examples
 from memr1.run_dir import RunDir
 from memr1.tiny.weights import agent_folder
 
-STARTED_WITH = dict(os.environ)  # without memr1's defaults, which name the folders of another home
 SEEDS = (7, 8, 9)
 PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
     "data.num_train=6", "data.num_validation=1", "data.num_test=3", "training.memory_manager.num_steps=2",
-    "training.answer_agent.num_steps=2", "training.prompts_per_step=4",
+    "training.answer_agent.num_steps=2", "training.prompts_per_step=4", "training.num_processes=1",
 )  # fmt: skip
 Scores = dict[str, float]  # system → exact match
 Curves = dict[str, list[float]]  # "system/agent" → reward of every step
 Seeded = tuple[Scores, Curves]
-MeasureSeed = Callable[[int, Sequence[str]], Seeded]
+
+
+class MeasureSeed(Protocol):
+    def __call__(self, seed: int, words: Sequence[str], *, here: bool) -> Seeded: ...
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     set_environment_defaults()
+    torch.set_num_threads(1)  # as in every process of a run; the variable comes too late for a torch that is imported
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
     amount = "quick" if options.quick else "whole"
     commit = find_commit(CHECKOUT) or ""
     version = commit.replace("+changes", f"+{os.getpid()}")  # other changes may have the same name
     kept = options.out.with_name(f"{options.out.stem}.{amount}.{version}")
+
+    def measure_once(name: str, measure_seed: MeasureSeed, seed: int) -> Seeded:
+        """What was found before under this name, or what is found now."""
+        path = kept / f"{name}-{seed}.json"
+        if not path.exists():
+            found = measure_seed(seed, words, here=options.quick)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, found)
+        scores, curves = json.loads(path.read_text(encoding="utf-8"))
+        return scores, curves
+
     easy, full = [], []
     for seed in seeds:
-        easy.append(measure_once(kept / f"easy-{seed}.json", measure_easy, seed, words))
+        easy.append(measure_once("easy", measure_easy, seed))
         if not options.quick:
-            full.append(measure_once(kept / f"full-{seed}.json", measure_full, seed, words))
+            full.append(measure_once("full", measure_full, seed))
     return {
         "seeds": list(seeds),
         "systems": summarise([scores for scores, _ in easy]),
@@ -89,110 +103,108 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def measure_once(path: Path, measure_seed: MeasureSeed, seed: int, words: Sequence[str]) -> Seeded:
-    """What was found before under this name, or what is found now."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, measure_seed(seed, words))
-    scores, curves = json.loads(path.read_text(encoding="utf-8"))
-    return scores, curves
-
-
-def measure_easy(seed: int, words: Sequence[str]) -> Seeded:
+def measure_easy(seed: int, words: Sequence[str], *, here: bool) -> Seeded:
     """Every system of one seed."""
     with TemporaryDirectory() as folder:
-        bench = Seed(Path(folder), "quickstart", (f"seed={seed}", *words))
-        grpo = bench.run_pipeline("grpo")
-        bench.run_pipeline("ppo", *PPO)
+        bench = Seed(Path(folder), "quickstart", (f"seed={seed}", *words), here=here)
+        bench.score_untrained()
+        grpo = bench.reinforce("grpo")
+        bench.reinforce("ppo", *PPO)
         bench.score("manager_only", grpo, "memory_manager")
         bench.score("answer_only", grpo, "answer_agent")
         bench.fine_tune(grpo)
-        bench.answer_at_once("distillation_off", grpo)
+        bench.answer_at_once(grpo)
         return bench.scores, bench.curves
 
 
-def measure_full(seed: int, words: Sequence[str]) -> Seeded:
+def measure_full(seed: int, words: Sequence[str], *, here: bool) -> Seeded:
     """The untrained systems, GRPO, and fine-tuning on the same examples."""
     with TemporaryDirectory() as folder:
-        bench = Seed(Path(folder), "synthetic-full", (f"seed={seed}", *words))
-        grpo = bench.run_pipeline("grpo")
-        bench.fine_tune(grpo)
+        bench = Seed(Path(folder), "synthetic-full", (f"seed={seed}", *words), here=here)
+        bench.score_untrained()
+        bench.fine_tune(bench.reinforce("grpo"))
         return bench.scores, bench.curves
 
 
 class Seed:
     """Trains and scores the systems of one seed and one level, each in a folder of its own."""
 
-    def __init__(self, folder: Path, profile: str, words: Sequence[str]) -> None:
-        self._folder, self._profile, self._words = folder, profile, words
+    def __init__(self, folder: Path, profile: str, words: Sequence[str], *, here: bool) -> None:
+        self._folder, self._profile, self._words, self._here = folder, profile, words, here
         self.scores: Scores = {}
         self.curves: Curves = {}
+        config = self._config()
+        self._first = open_run(folder / "first", config)
+        write_data(self._first, load_dataset(config.data, config.seed))
+        build_training_banks(self._first, config, embedding_cache(), lambda *_: None)
 
-    def run_pipeline(self, name: str, *options: str) -> RunDir:
-        """A whole run, with a home (registry, caches) of its own."""
-        folder = self._folder / name
-        words = [word for option in (*self._words, *options) for word in ("--set", option)]
-        environment = {**STARTED_WITH, "MEMR1_HOME": str(folder / "home")}
-        memr1 = Path(sys.executable).with_name("memr1")
-        command = [str(memr1), "run", self._profile, "--run-dir", str(folder / "run"), *words]
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        run = RunDir(folder / "run")
-        report = json.loads((run.evaluation / "report.json").read_text(encoding="utf-8"))
-        for system in ("warm_start", "always_add"):
-            self.scores.setdefault(system, report["systems"][system]["exact_match"])
-        self._tell(name, report["systems"]["trained"]["exact_match"])
+    def score_untrained(self) -> None:
+        """Both agents as shipped, and everything kept."""
+        config = self._config()
+        self._score(
+            SystemPlan(name="warm_start", config=config), SystemPlan(name="always_add", config=config, always_add=True)
+        )
+
+    def reinforce(self, name: str, *options: str) -> RunDir:
+        """Both agents, one after the other."""
+        run, config = self._fork(name, options)
+        write_manager_examples(run, config, build_embedder(embedding_cache()))
+        train_agent(run, config, "memory_manager", here=self._here)
+        write_answer_examples(run, config, build_embedder(embedding_cache()))
+        train_agent(run, config, "answer_agent", here=self._here)
         self._keep_curves(name, run)
+        self.score(name, run, *AGENTS)
         return run
-
-    def score(self, name: str, run: RunDir, *trained: AgentName, options: Sequence[str] = ()) -> None:
-        """The pair with these agents trained, and the others as shipped."""
-        config, dataset = load_config(self._profile, (*self._words, *options)), read_dataset(run)
-        plan = SystemPlan(name=name, config=config, models={agent: run.model(agent) for agent in trained})
-        folder = run.root / "scores"
-        scores = run_systems([plan], dataset, run, dataset.splits.test, folder, folder, vector_cache=embedding_cache())
-        self._tell(name, scores[name].exact_match)
 
     def fine_tune(self, grpo: RunDir) -> None:
         """What the same conversations and questions teach without reinforcement."""
         managers = {"sft": agent_folder("memory_manager"), "sft_answer_agent": grpo.model("memory_manager")}
         for name, manager in managers.items():
-            run, config = self._fork(name, grpo, manager)
+            run, config = self._fork_after(manager, name)
             learn_reference_answers(run, config)
             self.score(name, run, *AGENTS)
-        run, config = self._fork("best_of_samples", grpo)
+        run, config = self._fork("best_of_samples")
         write_manager_examples(run, config, build_embedder(embedding_cache()))
         learn_from_the_best(run, config, "memory_manager")
         write_answer_examples(run, config, build_embedder(embedding_cache()))
         learn_from_the_best(run, config, "answer_agent")
         self.score("best_of_samples", run, *AGENTS)
 
-    def answer_at_once(self, name: str, grpo: RunDir) -> None:
+    def answer_at_once(self, grpo: RunDir) -> None:
         """An Answer Agent that learns without distillation, on the banks of the trained Manager."""
-        run, config = self._fork(name, grpo, grpo.model("memory_manager"), AT_ONCE)
-        launch_training(run, config, "answer_agent", run.logs / "train.log")
-        self.score(name, run, *AGENTS, options=AT_ONCE)
-        self._keep_curves(name, run)
+        run, config = self._fork_after(grpo.model("memory_manager"), "distillation_off", AT_ONCE)
+        train_agent(run, config, "answer_agent", here=self._here)
+        self._keep_curves("distillation_off", run)
+        self.score("distillation_off", run, *AGENTS, options=AT_ONCE)
 
-    def _fork(
-        self, name: str, source: RunDir, manager: Path | None = None, options: Sequence[str] = ()
-    ) -> tuple[RunDir, RunConfig]:
-        """A run directory on another one's data and first banks, which then goes its own way.
+    def score(self, name: str, run: RunDir, *trained: AgentName, options: Sequence[str] = ()) -> None:
+        """The pair with these agents trained, and the others as shipped."""
+        models = {agent: run.model(agent) for agent in trained}
+        self._score(SystemPlan(name=name, config=self._config(options), models=models))
 
-        With a `manager`, its weights, it has come as far as the Answer Agent's examples, over banks that it built.
-        """
-        run, config = RunDir(self._folder / name), load_config(self._profile, (*self._words, *options))
-        os.environ["MEMR1_HOME"] = str(run.root / "home")
-        write_json(run.config, config.model_dump(mode="json"))
+    def _score(self, *plans: SystemPlan) -> None:
+        found = score_systems(plans, self._first, self._folder / "scores", here=self._here)
+        for name, score in found.items():
+            print(f"{self._profile} {self._words[0]}: {name} {score:.3f}", file=sys.stderr, flush=True)
+        self.scores |= found
+
+    def _config(self, options: Sequence[str] = ()) -> RunConfig:
+        return load_config(self._profile, (*self._words, *options))
+
+    def _fork(self, name: str, options: Sequence[str] = ()) -> tuple[RunDir, RunConfig]:
+        """A run directory on the common data and first banks, which then goes its own way."""
+        config = self._config(options)
+        run = open_run(self._folder / name, config)
         for part in ("data", "bank"):
-            shutil.copytree(getattr(source, part), getattr(run, part))
-        if manager is not None:
-            shutil.copytree(manager, run.model("memory_manager"))
-            write_answer_examples(run, config, build_embedder(embedding_cache()))
+            shutil.copytree(getattr(self._first, part), getattr(run, part))
         return run, config
 
-    def _tell(self, name: str, exact_match: float) -> None:
-        self.scores[name] = exact_match
-        print(f"{self._profile} {self._words[0]}: {name} {exact_match:.3f}", file=sys.stderr, flush=True)
+    def _fork_after(self, manager: Path, name: str, options: Sequence[str] = ()) -> tuple[RunDir, RunConfig]:
+        """The same with a trained Manager, its weights' folder, come as far as the examples that follow from it."""
+        run, config = self._fork(name, options)
+        shutil.copytree(manager, run.model("memory_manager"))
+        write_answer_examples(run, config, build_embedder(embedding_cache()))
+        return run, config
 
     def _keep_curves(self, name: str, run: RunDir) -> None:
         for agent in AGENTS:

@@ -34,12 +34,12 @@ def main() -> None:
     set_own_levels()
     run = RunDir(Path(sys.argv[1]))
     try:
-        _join_process_group()
+        join_process_group()
         train(run, read_resolved_config(run.config), sys.argv[2])
     except Memr1Error as error:
         print(f"{ERROR_MARK}{error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from error
-    _leave_process_group()
+    leave_process_group()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -106,7 +106,8 @@ def _merge(start: str | Path, trained: Path) -> Path:
     return merged
 
 
-def _join_process_group() -> None:
+def join_process_group() -> None:
+    """Meet the other ranks, as torchrun's variables say. Before any TrainingArguments exist: see above."""
     import torch
 
     if not torch.cuda.is_available():
@@ -131,7 +132,8 @@ def _take_gpu(place: int, num_gpus: int) -> None:
     torch.cuda.set_device(place)
 
 
-def _leave_process_group() -> None:
+def leave_process_group() -> None:
+    """The end of what `join_process_group` began; nothing, if it did not."""
     import torch.distributed
 
     # Without this a run may abort after saving ("terminate called without an active exception").

@@ -129,10 +129,10 @@ def token_log_probs(model: Any) -> torch.Tensor:
 def build_way(way: Way, model: Path, folder: Path) -> Any:
     """The trainer of a way, in a rank that `run_ranks` has started."""
     from memr1.rl import trainer as trainers
-    from memr1.rl.worker import _join_process_group
+    from memr1.rl.worker import join_process_group
 
     if way.deepspeed:
-        _join_process_group()
+        join_process_group()
     if not way.shares_prompts:
         _run_every_row(trainers)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def build_way(way: Way, model: Path, folder: Path) -> Any:
 
 
 def _train(way: Way, model: Path, folder: Path) -> None:
-    from memr1.rl.worker import _leave_process_group
+    from memr1.rl.worker import leave_process_group
 
     trainer = build_way(way, model, folder)
     trainer.train()
@@ -161,7 +161,7 @@ def _train(way: Way, model: Path, folder: Path) -> None:
         if way.lora:
             torch.save(token_log_probs(trainer.accelerator.unwrap_model(trainer.model)), folder / "log_probs.pt")
     trainer.accelerator.wait_for_everyone()
-    _leave_process_group()
+    leave_process_group()
 
 
 def _run_every_row(trainers: Any) -> None:
