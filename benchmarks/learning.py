@@ -15,8 +15,9 @@ The easy level (the quickstart):
 The full level (profile synthetic-full): warm_start, always_add, grpo, and the three kinds of fine-tuning.
 
 A seed makes another world of conversations and other rollouts; the shipped weights are the same. `curves` are the
-rewards of every training, step by step. --quick runs one seed on few conversations and few steps: it shows that the
-benchmark works, and teaches nothing. The curves are drawn beside the figures, as learning.svg.
+rewards of every training, step by step; they are drawn beside the figures, as learning.svg. --quick runs one seed of
+the easy level on a few short conversations for two steps, all in one process: it shows that the benchmark works, and
+teaches nothing.
 
 answer_only's agent has learnt on the trained Manager's banks, and is asked over the untrained one's.
 
@@ -45,6 +46,7 @@ from memr1.agents.bank_stage import build_training_banks
 from memr1.bank.embedding import build_embedder
 from memr1.config import AGENTS, AgentName, RunConfig, load_config
 from memr1.data.loading import load_dataset
+from memr1.data.synthetic import WORLDS, SyntheticOptions, build_synthetic_dataset
 from memr1.environment import embedding_cache, set_environment_defaults
 from memr1.evaluation.systems import SystemPlan
 from memr1.machine import find_commit
@@ -58,9 +60,13 @@ SEEDS = (7, 8, 9)
 PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
-    "data.num_train=6", "data.num_validation=1", "data.num_test=3", "training.memory_manager.num_steps=2",
-    "training.answer_agent.num_steps=2", "training.prompts_per_step=4", "training.num_processes=1",
+    "training.memory_manager.num_steps=2", "training.answer_agent.num_steps=2", "training.prompts_per_step=4",
+    "training.num_processes=1",
 )  # fmt: skip
+FEW_TURNS = {
+    "num_changed": 2, "num_steady": 2, "num_removed": (1, 1), "num_repeats": 1, "num_small_talk": 1, "num_sessions": 2,
+}  # fmt: skip
+SMALL = SyntheticOptions(num_train=4, num_validation=1, num_test=2, world=WORLDS["easy"].model_copy(update=FEW_TURNS))
 Scores = dict[str, float]  # system → exact match
 Curves = dict[str, list[float]]  # "system/agent" → reward of every step
 Seeded = tuple[Scores, Curves]
@@ -135,7 +141,8 @@ class Seed:
         self.curves: Curves = {}
         config = self._config()
         self._first = open_run(folder / "first", config)
-        write_data(self._first, load_dataset(config.data, config.seed))
+        dataset = build_synthetic_dataset(SMALL, config.seed) if here else load_dataset(config.data, config.seed)
+        write_data(self._first, dataset)
         build_training_banks(self._first, config, embedding_cache(), lambda *_: None)
 
     def score_untrained(self) -> None:
