@@ -16,7 +16,6 @@ stage and one seed: it shows that the benchmark works, and teaches nothing.
 """
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,20 +24,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import run_benchmark
+from running import open_run, score_systems, set_process_defaults, train_agent, write_data
 
 from memr1.agents.bank_stage import build_training_banks
 from memr1.bank.embedding import build_embedder
 from memr1.config import RunConfig, load_config
 from memr1.data.conversation import Dataset
-from memr1.data.stored import write_dataset
 from memr1.data.synthetic import WORLDS, SyntheticOptions, build_synthetic_dataset
-from memr1.data.validation import validate_dataset
-from memr1.environment import embedding_cache, set_environment_defaults
-from memr1.evaluation.launch import run_systems
+from memr1.environment import embedding_cache
 from memr1.evaluation.systems import SystemPlan
-from memr1.records import write_json
 from memr1.rl.checkpoints import StepMetrics, read_metrics
-from memr1.rl.launch import launch_training
 from memr1.rl.prepare import write_manager_examples
 from memr1.run_dir import RunDir
 
@@ -61,7 +56,7 @@ QUICK = (
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    set_environment_defaults()
+    set_process_defaults()
     sizes = {"num_train": 4, "num_test": 1} if options.quick else {"num_train": 60, "num_test": 30}
     seeds = SEEDS[:1] if options.quick else SEEDS
     with TemporaryDirectory() as folder:
@@ -99,10 +94,7 @@ class FairCredit:
             self.seconds[name].append(round(sum(step["seconds"] for step in metrics_of(run)), 1))
             plans.append(SystemPlan(name=name, config=config, models={"memory_manager": run.model("memory_manager")}))
             print(f"seed {seed}: {name} {self.steps[name]} steps, {self.seconds[name][-1]} s", file=sys.stderr)
-        folder = self._folder / f"scores_{seed}"
-        test = dataset.splits.test
-        scores = run_systems(plans, dataset, run, test, folder, folder, vector_cache=embedding_cache())
-        return {name: score.exact_match for name, score in scores.items()}
+        return score_systems(plans, run, self._folder / f"scores_{seed}", here=self._quick)
 
     def _share_budget(self, name: str, dataset: Dataset, seed: int) -> list[int]:
         """Steps of each stage, so that every stage takes as long and all of them the budget."""
@@ -127,15 +119,13 @@ class FairCredit:
             words.append(f"training.credit.curriculum={stages}")
         if self._quick:
             words += [word for word in QUICK if ARMS[name] or not word.startswith("training.credit.")]
-        run, config = RunDir(self._folder / folder), load_config("quickstart", words)
-        os.environ["MEMR1_HOME"] = str(run.root / "home")  # no arm profits from the embeddings that another computed
-        write_json(run.config, config.model_dump(mode="json"))
-        checked, _ = validate_dataset(dataset, run)
-        write_dataset(run, checked)
+        config = load_config("quickstart", words)
+        run = open_run(self._folder / folder, config)
+        write_data(run, dataset)
         if not ARMS[name]:
             build_training_banks(run, config, embedding_cache(), lambda *_: None)
             write_manager_examples(run, config, build_embedder(embedding_cache()))
-        launch_training(run, config, "memory_manager", run.logs / "train.log")
+        train_agent(run, config, "memory_manager", here=self._quick)
         return run, config
 
 

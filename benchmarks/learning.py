@@ -36,18 +36,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-import torch
 from fine_tuning import learn_from_the_best, learn_reference_answers
 from harness import CHECKOUT, run_benchmark
 from matplotlib.figure import Figure
-from running import open_run, score_systems, train_agent, write_data
+from running import open_run, score_systems, set_process_defaults, train_agent, write_data
 
 from memr1.agents.bank_stage import build_training_banks
 from memr1.bank.embedding import build_embedder
 from memr1.config import AGENTS, AgentName, RunConfig, load_config
 from memr1.data.loading import load_dataset
 from memr1.data.synthetic import WORLDS, SyntheticOptions, build_synthetic_dataset
-from memr1.environment import embedding_cache, set_environment_defaults
+from memr1.environment import embedding_cache
 from memr1.evaluation.systems import SystemPlan
 from memr1.machine import find_commit
 from memr1.records import write_json
@@ -77,8 +76,7 @@ class MeasureSeed(Protocol):
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    set_environment_defaults()
-    torch.set_num_threads(1)  # as in every process of a run; the variable comes too late for a torch that is imported
+    set_process_defaults()
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
     amount = "quick" if options.quick else "whole"
     commit = find_commit(CHECKOUT) or ""

@@ -8,12 +8,14 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from memr1.bank.embedding import build_embedder
 from memr1.config import AgentName, RunConfig
 from memr1.data.conversation import Dataset
 from memr1.data.stored import read_dataset, write_dataset
 from memr1.data.validation import validate_dataset
-from memr1.environment import embedding_cache
+from memr1.environment import embedding_cache, set_environment_defaults
 from memr1.evaluation.evaluate import evaluate_system
 from memr1.evaluation.launch import run_systems
 from memr1.evaluation.systems import SystemPlan
@@ -22,6 +24,12 @@ from memr1.records import write_json
 from memr1.rl.launch import launch_training
 from memr1.rl.worker import join_process_group, train
 from memr1.run_dir import RunDir
+
+
+def set_process_defaults() -> None:
+    """What every process of a run begins with."""
+    set_environment_defaults()
+    torch.set_num_threads(1)  # the variable that says so comes too late for a torch that has been imported
 
 
 def open_run(folder: Path, config: RunConfig) -> RunDir:
