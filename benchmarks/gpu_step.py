@@ -15,7 +15,8 @@ Every measurement is a process of its own, so that one that runs out of memory e
                        for both trainers: of the G (P + R) tokens that a step is about, however few are run
     longest_prompt     the longest of `LADDER` that does not run out of memory
 
-Without a GPU it says so in the result and ends well. --quick measures the smallest model at 1,024 tokens.
+Every figure is kept as soon as it is found: a command that was stopped goes on when it is repeated. Without a GPU it
+says so in the result and ends well. --quick measures the smallest model at 1,024 tokens.
 """
 
 import argparse
@@ -25,13 +26,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from datasets import Dataset
-from harness import run_benchmark
+from harness import found_once, run_benchmark
 from peft import LoraConfig
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
@@ -53,8 +55,17 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     if not torch.cuda.is_available():
         return {"gpu": None, "note": "not measured: this machine has no GPU", "rows": []}
     models, lengths = (MODELS[:1], PROMPT_TOKENS[:1]) if options.quick else (MODELS, PROMPT_TOKENS)
-    rows = [measure_row(model, length, kind) for model in models for length in lengths for kind in KINDS]
-    longest = {} if options.quick else {model: {kind: climb(model, kind) for kind in KINDS} for model in models}
+    rows = [
+        found_once(options, f"{model}-{length}-{kind}", partial(measure_row, model, length, kind))
+        for model in models
+        for length in lengths
+        for kind in KINDS
+    ]
+    climbed = [] if options.quick else models
+    longest = {
+        model: {kind: found_once(options, f"{model}-{kind}", partial(climb, model, kind)) for kind in KINDS}
+        for model in climbed
+    }
     return {
         "gpu": torch.cuda.get_device_name(), "completions": GROUP, "new_tokens": NEW_TOKENS, "lora_rank": LORA_RANK,
         "rows": rows, "longest_prompt": longest,

@@ -1,11 +1,14 @@
 """What every benchmark shares: its options, and a result file that says where, when and how it came about."""
 
 import argparse
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from memr1.machine import describe_machine
+from memr1.machine import describe_machine, find_commit
 from memr1.records import write_json
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -40,6 +43,22 @@ def run_benchmark(
     write_json(options.out, {**began, **figures})
     if draw is not None:
         draw(figures, options.out.with_suffix(".svg"))
+
+
+def found_once(options: argparse.Namespace, name: str, find: Callable[[], Any]) -> Any:
+    """What `find` finds; it is kept as JSON, and the same command at the same commit does not look for it again.
+
+    In a folder beside the figures, one for each commit. Changes that no commit has may have any name: they keep nothing
+    that a later command finds.
+    """
+    amount = "quick" if options.quick else "whole"
+    commit = (find_commit(CHECKOUT) or "").replace("+changes", f"+{os.getpid()}")
+    path = options.out.with_name(f"{options.out.stem}.{amount}.{commit}") / f"{name}.json"
+    if not path.exists():
+        found = find()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def show_lines(figures: Mapping[str, object]) -> str:

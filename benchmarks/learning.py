@@ -26,8 +26,6 @@ same command goes on where it was stopped. In a checkout with changes nothing is
 """
 
 import argparse
-import json
-import os
 import shutil
 import statistics
 import sys
@@ -37,7 +35,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from fine_tuning import learn_from_the_best, learn_reference_answers
-from harness import CHECKOUT, run_benchmark
+from harness import found_once, run_benchmark
 from matplotlib.figure import Figure
 from running import open_run, score_systems, set_process_defaults, train_agent, write_data
 
@@ -48,8 +46,6 @@ from memr1.data.loading import load_dataset
 from memr1.data.synthetic import WORLDS, SyntheticOptions, build_synthetic_dataset
 from memr1.environment import embedding_cache
 from memr1.evaluation.systems import SystemPlan
-from memr1.machine import find_commit
-from memr1.records import write_json
 from memr1.rl.checkpoints import read_metrics
 from memr1.rl.prepare import write_answer_examples, write_manager_examples
 from memr1.run_dir import RunDir
@@ -78,19 +74,9 @@ class MeasureSeed(Protocol):
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     set_process_defaults()
     seeds, words = (SEEDS[:1], QUICK) if options.quick else (SEEDS, ())
-    amount = "quick" if options.quick else "whole"
-    commit = find_commit(CHECKOUT) or ""
-    version = commit.replace("+changes", f"+{os.getpid()}")  # other changes may have the same name
-    kept = options.out.with_name(f"{options.out.stem}.{amount}.{version}")
 
-    def measure_once(name: str, measure_seed: MeasureSeed, seed: int) -> Seeded:
-        """What was found before under this name, or what is found now."""
-        path = kept / f"{name}-{seed}.json"
-        if not path.exists():
-            found = measure_seed(seed, words, here=options.quick)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, found)
-        scores, curves = json.loads(path.read_text(encoding="utf-8"))
+    def measure_once(level: str, measure_seed: MeasureSeed, seed: int) -> Seeded:
+        scores, curves = found_once(options, f"{level}-{seed}", lambda: measure_seed(seed, words, here=options.quick))
         return scores, curves
 
     easy, full = [], []
