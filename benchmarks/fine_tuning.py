@@ -66,10 +66,10 @@ def learn_from_the_best(run: RunDir, config: RunConfig, agent: AgentName) -> Non
 
 
 def _with_answer(completion: str, answer: str) -> str:
-    """The completion, with this answer. One that cannot be read keeps nothing but its beginning: `about`, if that."""
+    """The completion, with this answer; the answer alone where the completion cannot be read."""
     try:
-        said = json.loads(completion)
-    except ValueError:
+        said = dict(json.loads(completion))
+    except (ValueError, TypeError):
         said = {}
     return json.dumps({**said, "answer": answer}, ensure_ascii=False, separators=(",", ":"))
 
