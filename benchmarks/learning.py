@@ -16,7 +16,7 @@ The full level (profile synthetic-full): warm_start, always_add, grpo, and the t
 
 A seed makes another world of conversations and other rollouts; the shipped weights are the same. `curves` are the
 rewards of every training, step by step; they are drawn beside the figures, as learning.svg. --quick runs one seed of
-the easy level on a few short conversations for two steps, all in one process: it shows that the benchmark works, and
+the easy level on a few short conversations for one step, all in one process: it shows that the benchmark works, and
 teaches nothing.
 
 answer_only's agent has learnt on the trained Manager's banks, and is asked over the untrained one's.
@@ -55,13 +55,13 @@ SEEDS = (7, 8, 9)
 PPO = ("training.algorithm=ppo", "training.critic_learning_rate=1e-3", "training.value_coefficient=0.1")
 AT_ONCE = ("answer_agent.prompt=compact_direct",)
 QUICK = (
-    "training.memory_manager.num_steps=2", "training.answer_agent.num_steps=2", "training.prompts_per_step=4",
-    "training.num_processes=1",
+    "training.memory_manager.num_steps=1", "training.answer_agent.num_steps=1", "training.prompts_per_step=4",
+    "training.num_processes=1", "training.max_validation_examples=4", "training.guards.memory_preflight=false",
 )  # fmt: skip
 FEW_TURNS = {
     "num_changed": 2, "num_steady": 2, "num_removed": (1, 1), "num_repeats": 1, "num_small_talk": 1, "num_sessions": 2,
 }  # fmt: skip
-SMALL = SyntheticOptions(num_train=4, num_validation=1, num_test=2, world=WORLDS["easy"].model_copy(update=FEW_TURNS))
+SMALL = SyntheticOptions(num_train=2, num_validation=1, num_test=1, world=WORLDS["easy"].model_copy(update=FEW_TURNS))
 Scores = dict[str, float]  # system → exact match
 Curves = dict[str, list[float]]  # "system/agent" → reward of every step
 Seeded = tuple[Scores, Curves]
