@@ -42,7 +42,7 @@ TOLERANCE = 1e-5
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
     torch.set_num_threads(1)
-    lengths, rounds = ((128, 1024), 1) if options.quick else (PROMPT_TOKENS, 3)
+    lengths, rounds = ((128, 512), 1) if options.quick else (PROMPT_TOKENS, 3)
     with TemporaryDirectory() as folder:
         write_network(Path(folder) / "network")
         memory = [measure_memory(length, Path(folder)) for length in (lengths[1:] if options.quick else lengths)]
