@@ -49,11 +49,12 @@ def found_once(options: argparse.Namespace, name: str, find: Callable[[], Any]) 
     """What `find` finds; it is kept as JSON, and the same command at the same commit does not look for it again.
 
     In a folder beside the figures, one for each commit. Changes that no commit has may have any name: they keep nothing
-    that a later command finds.
+    that a later command finds. --quick keeps nothing: it is there to see the work done.
     """
-    amount = "quick" if options.quick else "whole"
-    commit = (find_commit(CHECKOUT) or "").replace("+changes", f"+{os.getpid()}")
-    path = options.out.with_name(f"{options.out.stem}.{amount}.{commit}") / f"{name}.json"
+    if options.quick:
+        return find()
+    commit = (find_commit(CHECKOUT) or "+changes").replace("+changes", f"+{os.getpid()}")
+    path = options.out.with_name(f"{options.out.stem}.whole.{commit}") / f"{name}.json"
     if not path.exists():
         found = find()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
+import torch.distributed
 
 from memr1.bank.embedding import build_embedder
 from memr1.config import AgentName, RunConfig
@@ -73,7 +73,7 @@ def score_systems(plans: Sequence[SystemPlan], run: RunDir, folder: Path, *, her
 
 def join_as_only_rank() -> None:
     """A process group of one, once in a process."""
-    if "MASTER_PORT" in os.environ:
+    if torch.distributed.is_initialized():
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
